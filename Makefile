@@ -1,0 +1,47 @@
+# Everything a person runs. `make demo` and `make test` start from nothing but Python and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check lock clean
+
+help:
+	@echo "make demo    all three training stages on real pictures, on this machine's CPU -> runs/demo/report.html"
+	@echo "make test    the fast test suite"
+	@echo "make check   format, lint, layers, style budget, types"
+	@echo "make lock    resolves the requirements anew into the lock files"
+	@echo "make clean   removes .venv, runs and caches"
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eagle-jax needs Python 3.11 or newer, this is %d.%d; name another one: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/eagle-jax demo
+
+test: $(STAMP)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+
+check: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" .ci/check.sh
+
+# One resolution for every supported Python: lines that differ carry a marker.
+RESOLVE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --no-annotate --custom-compile-command "make lock" pyproject.toml --extra demo
+
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(RESOLVE) --output-file requirements.lock
+	$(RESOLVE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

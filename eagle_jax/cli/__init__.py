@@ -1,0 +1,1 @@
+"""The command `eagle-jax`: one file per verb; nothing here is imported by the library."""

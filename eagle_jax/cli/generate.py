@@ -1,0 +1,152 @@
+"""`eagle-jax generate`: one question, any number of pictures, the answer on stdout.
+
+eagle-jax generate --checkpoint=runs/finetune --image=cat.jpg --question="What is this?"
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eagle_jax import config
+from eagle_jax.cli import config as cli_config
+from eagle_jax.cli import devices
+from eagle_jax.cli.parser import Parser, existing, positive
+from eagle_jax.errors import EagleError
+
+if typing.TYPE_CHECKING:
+  import jax
+
+  from eagle_jax.data.tokenize import Tokenizer
+  from eagle_jax.model.eagle import Eagle
+
+
+def run(arguments: Sequence[str], summary: str) -> int:
+  """Runs the verb; returns the exit code."""
+  options, overrides = _parser(summary).read(arguments, overrides=True)
+  existing(options.checkpoint, what="checkpoint")
+  for path in options.image:
+    existing(path, what="image")
+  devices.start(options.devices)
+
+  from eagle_jax import checkpoint
+  from eagle_jax.data import image
+  from eagle_jax.infer.predictor import Predictor, Settings
+  from eagle_jax.model import eagle as eagle_lib
+
+  meta = checkpoint.read_meta(options.checkpoint)
+  experiment = described(options.config, overrides, meta)
+  tokenizer = matching_tokenizer(options.tokenizer or experiment.data.tokenizer, meta)
+  pictures = [image.read(path) for path in options.image]
+  eagle = eagle_lib.build(experiment.model)
+  predictor = Predictor(
+    eagle,
+    load(options.checkpoint, eagle),
+    tokenizer,
+    data=dataclasses.replace(experiment.data, aspect=options.aspect or experiment.data.aspect),
+    settings=Settings(
+      max_new_tokens=options.max_new_tokens,
+      rows=1,
+      temperature=options.temperature,
+      top_p=options.top_p,
+      seed=options.seed,
+    ),
+  )
+  print(predictor.ask(options.question, pictures))
+  return 0
+
+
+def _parser(summary: str) -> Parser:
+  """Returns the parser of this verb."""
+  parser = Parser("generate", summary)
+  add = parser.add_argument
+  add("--checkpoint", required=True, metavar="DIR", help="a run's folder, or one checkpoint")
+  add("--question", required=True, help="in plain words; <image> marks where a picture stands")
+  add("--image", action="append", default=[], metavar="FILE", help="may be given several times")
+  cli_config.add_flag(parser, required=False)
+  add("--tokenizer", metavar="FILE", help="where it lies now, if not where it lay in training")
+  add("--aspect", choices=("pad", "square"), help="instead of the config's")
+  add("--max-new-tokens", type=positive, default=128, metavar="N", help="128 by default")
+  add("--temperature", type=_number, default=0.0, metavar="T", help="0, the default: no chance")
+  add("--top-p", type=_number, default=1.0, metavar="P", help="share of the probability drawn from")
+  add("--seed", type=int, default=0, help="of the draws")
+  devices.add_flag(parser)
+  return parser
+
+
+def _number(text: str) -> float:
+  """Reads a number; argparse would name the Python type in its complaint."""
+  try:
+    return float(text)
+  except ValueError:
+    raise argparse.ArgumentTypeError(f"must be a number, it is {text!r}") from None
+
+
+def described(
+  name: str | None, overrides: Sequence[str], meta: Mapping[str, Any]
+) -> config.Experiment:
+  """Returns the experiment of `--config`, or else the one saved with the checkpoint.
+
+  Raises:
+    EagleError: if there is neither, or overrides without `--config`.
+  """
+  if name is not None:
+    return cli_config.load(name, overrides).experiment
+  if overrides:
+    raise EagleError(f"{overrides[0]} changes a recipe; name it with --config=NAME")
+  if "config" not in meta:
+    raise EagleError("this checkpoint was not trained here and says no config; use --config=NAME")
+  return config.from_mapping(meta["config"])
+
+
+def matching_tokenizer(path: str, meta: Mapping[str, Any]) -> Tokenizer:
+  """Returns the tokenizer of a file, which must be the one the checkpoint was trained with.
+
+  Raises:
+    EagleError: if there is none or it is another one.
+  """
+  from eagle_jax.data import tokenize
+
+  if not path:
+    raise EagleError("the config names no tokenizer; use --tokenizer=FILE")
+  tokenizer = tokenize.load(existing(path, what="tokenizer"))
+  trained = meta.get("tokenizer", tokenizer.digest)
+  if tokenizer.digest != trained:
+    raise EagleError(
+      f"the checkpoint was trained with the tokenizer of SHA-256 {trained[:12]}…, "
+      f"{path!r} has {tokenizer.digest[:12]}…"
+    )
+  return tokenizer
+
+
+def load(folder: str, eagle: Eagle) -> dict[str, Any]:
+  """Returns the parameters of a checkpoint, spread over all devices, in the model's dtype.
+
+  Raises:
+    EagleError: naming every parameter the checkpoint lacks.
+  """
+  from flax import traverse_util
+
+  from eagle_jax import checkpoint
+
+  return traverse_util.unflatten_dict(checkpoint.load_params(folder, _wanted(eagle)), sep="/")
+
+
+def _wanted(eagle: Eagle) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns path → shape, dtype and sharding of every parameter."""
+  import jax
+  from flax import traverse_util
+
+  from eagle_jax.model import eagle as eagle_lib
+  from eagle_jax.sharding import rules
+  from eagle_jax.sharding.mesh import make_mesh
+
+  leaves = traverse_util.flatten_dict(dict(eagle_lib.abstract_params(eagle)), sep="/")
+  placed = rules.shardings({p: leaf.shape for p, leaf in leaves.items()}, make_mesh(config.Mesh()))
+  return {
+    path: jax.ShapeDtypeStruct(leaf.shape, eagle.dtype, sharding=placed[path])
+    for path, leaf in leaves.items()
+  }

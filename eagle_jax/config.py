@@ -1,0 +1,211 @@
+"""An experiment as frozen, validated dataclasses.
+
+`configs/*.py` return ml_collections ConfigDicts, the command line overrides them,
+and `from_mapping` turns the result into an `Experiment` once, at the border.
+Everything below takes these dataclasses only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from eagle_jax.errors import EagleError
+from eagle_jax.registry import nearest
+
+STAGES = ("prealign", "pretrain", "finetune")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+  """What is built; names are looked up in the tables of vision, fusion and language."""
+
+  experts: tuple[str, ...] = ("clip", "convnext", "sam", "eva02", "pix2struct")
+  """In channel order; 'name' is the released size, 'name@size' another row of its sizes."""
+  fusion: str = "channel_concat"
+  projector: str = "mlp2x_gelu"  # linear, identity, mlpNx_gelu
+  language: str = "vicuna_7b"
+  image_size: int = 1024  # pixels per side of the batch's pictures
+  grid_side: int = 32  # cells per side of the common grid; its square is N
+  dtype: str = "bfloat16"  # of computation; norms, softmax and loss stay float32
+  param_dtype: str = "float32"  # of what is trained
+  frozen_dtype: str = "bfloat16"  # of what is not
+  remat: str = "block"  # none, block
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """Where the records are and how they become rows."""
+
+  records: str = ""  # a LLaVA JSON list or a JSON-lines file
+  images: str = ""  # the folder image names are relative to; none may leave it
+  tokenizer: str = ""  # a SentencePiece .model or a tokenizer.json
+  template: str = "v1"
+  aspect: str = "pad"  # pad to a square, or 'square': shortest edge and centre crop
+  max_length: int = 2048  # positions per row after placeholders are expanded
+  max_images: int = 1  # image slots per row
+  bad_budget: float = 0.001  # share of unusable records above which the run stops
+  workers: int = 0  # Grain worker processes; 0 reads in the trainer's own process
+  blank_images: bool = False  # every picture replaced by the mean colour: the blind baseline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+  """AdamW under a cosine that starts from a linear warm-up and ends at zero.
+
+  Source: EAGLE, scripts/finetune-eagle-x5-vicuna-7b-1.8m.sh; no clipping there.
+  """
+
+  peak_lr: float = 2e-5  # per step, reached when warm-up ends
+  warmup_fraction: float = 0.03  # of all steps of the stage, rounded up
+  weight_decay: float = 0.0  # applied by the decay patterns of train/stages.py
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  clip_norm: float = 0.0  # global L2 norm of the gradient; 0 turns clipping off
+  accumulate: int = 1  # micro-batches per step; divides the batch size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+  """Devices along each axis; their product is the device count, at most one is -1."""
+
+  data: int = 1
+  fsdp: int = -1
+  tensor: int = 1
+  sequence: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+  """When the state is saved and what is kept."""
+
+  every: int = 500  # steps
+  keep: int = 2  # latest checkpoints kept
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """One stage of training, complete."""
+
+  name: str
+  stage: str = "finetune"  # prealign, pretrain, finetune
+  start_from: tuple[str, ...] = ()
+  """Checkpoint folders, later ones win; what none of them holds is an error unless the
+  stage says it starts fresh."""
+  init_missing: bool = False  # draw what no checkpoint holds at random: from scratch
+  unlock: tuple[str, ...] = ()  # path patterns trained beside what the stage trains
+  batch_size: int = 128  # rows per step over all devices
+  steps: int = 0  # 0 means `epochs` over the records
+  epochs: float = 1.0
+  seed: int = 42
+  log_every: int = 10  # steps
+  model: Model = dataclasses.field(default_factory=Model)
+  data: Data = dataclasses.field(default_factory=Data)
+  optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+  mesh: Mesh = dataclasses.field(default_factory=Mesh)
+  checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
+
+  def to_json(self) -> str:
+    """The whole experiment as indented JSON; `from_mapping(json.loads(…))` gives it back."""
+    return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def from_mapping(values: Mapping[str, Any]) -> Experiment:
+  """Builds and validates an experiment from nested mappings.
+
+  Raises:
+    EagleError: for an unknown field (with the nearest valid one), a value of the wrong
+      type, or a broken rule between fields.
+  """
+  experiment = _build(Experiment, values, "")
+  validate(experiment)
+  return experiment
+
+
+def _build(cls: type, values: Any, place: str) -> Any:
+  """Fills dataclass `cls` from a mapping; `place` is the dotted path so far."""
+  if not isinstance(values, Mapping):
+    raise EagleError(f"config field '{place.rstrip('.')}' must hold fields, it is {values!r}")
+  hints = typing.get_type_hints(cls)
+  names = [field.name for field in dataclasses.fields(cls)]
+  for name in values:
+    if name not in names:
+      raise EagleError(
+        f"config has no field '{place}{name}'{nearest(name, names) or '.'} "
+        f"Fields there: {', '.join(names)}."
+      )
+  try:
+    return cls(**{n: _coerce(hints[n], v, f"{place}{n}") for n, v in values.items()})
+  except TypeError as error:
+    raise EagleError(f"config{' ' + place.rstrip('.') if place else ''}: {error}") from None
+
+
+def _coerce(kind: Any, value: Any, place: str) -> Any:
+  """Returns `value` as the field type `kind`, or raises naming the field."""
+  if dataclasses.is_dataclass(kind):
+    return _build(typing.cast(type, kind), value, place + ".")
+  if isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple:
+    inner = typing.get_args(kind)[0]
+    if isinstance(value, (list, tuple)):
+      return tuple(_coerce(inner, item, place) for item in value)
+  elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    return float(value)
+  elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+    return value
+  raise EagleError(
+    f"config field '{place}' must be of type {getattr(kind, '__name__', kind)}, it is {value!r}"
+  )
+
+
+def validate(experiment: Experiment) -> None:
+  """Checks the rules between fields that no type can express.
+
+  Raises:
+    EagleError: naming every broken rule with its values.
+  """
+  e, m, o = experiment, experiment.model, experiment.optimizer
+  sides = (e.mesh.data, e.mesh.fsdp, e.mesh.tensor, e.mesh.sequence)
+  rules = (
+    (
+      e.stage in STAGES,
+      f"stage is {e.stage!r}{nearest(e.stage, STAGES) or '.'} Known: {', '.join(STAGES)}",
+    ),
+    (
+      e.stage != "prealign" or len(m.experts) == 1,
+      f"prealign trains one expert with its own projector, model.experts has {len(m.experts)}",
+    ),
+    (len(set(m.experts)) == len(m.experts), f"model.experts must differ, they are {m.experts}"),
+    (len(m.experts) > 0, "model.experts must name at least one expert"),
+    (
+      e.batch_size > 0 and o.accumulate > 0 and e.batch_size % o.accumulate == 0,
+      f"optimizer.accumulate must divide batch_size, they are {o.accumulate} and {e.batch_size}",
+    ),
+    (e.steps >= 0 and e.epochs > 0, f"steps must be ≥ 0 and epochs > 0: {e.steps}, {e.epochs}"),
+    (
+      0 <= o.warmup_fraction <= 1,
+      f"optimizer.warmup_fraction must lie in [0, 1]: {o.warmup_fraction}",
+    ),
+    (0 <= e.data.bad_budget <= 1, f"data.bad_budget must lie in [0, 1]: {e.data.bad_budget}"),
+    (
+      sides.count(-1) <= 1 and all(s == -1 or s > 0 for s in sides),
+      f"mesh axes must be positive, at most one -1: {sides}",
+    ),
+    (m.remat in ("none", "block"), f"model.remat must be none or block, it is {m.remat!r}"),
+    (
+      e.data.aspect in ("pad", "square"),
+      f"data.aspect must be pad or square, it is {e.data.aspect!r}",
+    ),
+    (m.grid_side >= 2, f"model.grid_side must be at least 2, it is {m.grid_side}"),
+    (
+      e.checkpoints.every > 0 and e.checkpoints.keep > 0,
+      f"checkpoints.every and keep must be positive: {e.checkpoints.every}, {e.checkpoints.keep}",
+    ),
+  )
+  broken = [message for holds, message in rules if not holds]
+  if broken:
+    raise EagleError("config: " + "; ".join(broken))

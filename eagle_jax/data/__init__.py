@@ -1,0 +1,1 @@
+"""From records on disk to batches of static shape, on the host, in numpy."""

@@ -1,0 +1,142 @@
+"""Pictures: decoded under limits, made square as EAGLE does, kept as bytes.
+
+What decides about colours: transparency is laid over white, 16-bit greys keep their
+upper byte, every other mode goes through Pillow's own conversion, an animation gives
+its first picture, and the EXIF orientation is applied. Floats have no agreed range and
+are refused. Normalisation is the device's work (`eagle_jax.nn.pixels`).
+
+Differs: EAGLE drops the alpha channel, clips 16-bit greys to white, ignores the
+orientation, and puts a black picture in place of what it cannot read.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from eagle_jax import config
+from eagle_jax.data.records import BadRecordError, safe_join
+
+if typing.TYPE_CHECKING:
+  from jaxtyping import UInt8
+
+MEAN_COLOUR = (122, 116, 104)
+"""CLIP's mean colour in levels, rounded down. Source: EAGLE, mm_utils.py, expand2square."""
+MAX_PIXELS = 64_000_000
+"""Largest picture that is decoded, padded or resized, in pixels."""
+# EPS, PDF and the like run other programs or touch other files when they are read.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+
+def read(path: str) -> Image.Image:
+  """Decodes a file to an RGB picture.
+
+  Raises:
+    BadRecordError: if it is no readable picture of a known format, or holds more than
+      MAX_PIXELS; the size is looked at before anything is decoded.
+  """
+  try:
+    with Image.open(path, formats=_FORMATS) as file:
+      if file.width * file.height > MAX_PIXELS:
+        raise BadRecordError("image too large", f"{path!r} has {file.width}x{file.height} pixels")
+      file.load()
+      return to_rgb(ImageOps.exif_transpose(file))
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise BadRecordError("image too large", f"{path!r}: {error}") from None
+  except FileNotFoundError:
+    raise BadRecordError("missing file", f"{path!r} is not there") from None
+  except BadRecordError:
+    raise
+  except Exception as error:  # a damaged file may make a decoder raise anything
+    raise BadRecordError("unreadable image", f"{path!r}: {error or type(error).__name__}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Converts any mode to RGB by the rules at the head of this module.
+
+  Raises:
+    BadRecordError: for pictures of floats, and of integers that do not fit 16 bits.
+  """
+  if image.mode == "F":
+    raise BadRecordError("unreadable image", "a picture of floats has no agreed range")
+  if image.mode.startswith("I"):
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+      raise BadRecordError("unreadable image", f"grey levels reach {levels.max()}, 65535 is white")
+    return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+  if image.has_transparency_data:
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
+  return image.convert("RGB")
+
+
+def preprocess(image: Image.Image, side: int, aspect: str) -> UInt8[np.ndarray, "{side} {side} 3"]:
+  """Makes a picture square: bytes equal to those the released models were trained on.
+
+  Source: EAGLE, mm_utils.py, expand2square; CLIPImageProcessor: shortest edge by
+  Pillow's bicubic, then the centre, offsets rounded down.
+
+  Args:
+    image: RGB.
+    side: pixels per side of the result.
+    aspect: 'pad' to a square of the mean colour first, or 'square': cut the long sides.
+
+  Raises:
+    BadRecordError: if the cut would need more than MAX_PIXELS: a long and very thin picture.
+  """
+  if aspect == "pad":
+    image = _pad(image)
+  width, height = image.size
+  short = min(width, height)
+  size = (side * width // short, side * height // short)
+  if size[0] * size[1] > MAX_PIXELS:
+    raise BadRecordError("image too thin", f"{width}x{height} pixels cannot be cut to a square")
+  resized = image.resize(size, Image.Resampling.BICUBIC)
+  left, top = (size[0] - side) // 2, (size[1] - side) // 2
+  return np.array(resized.crop((left, top, left + side, top + side)), np.uint8)
+
+
+def load(names: Sequence[str], data: config.Data, side: int) -> UInt8[np.ndarray, "i side side 3"]:
+  """Reads the pictures of a record, or as many blank ones if the data asks for those.
+
+  Args:
+    names: relative to `data.images`.
+    data: folder, aspect and blanking.
+    side: pixels per side of the results.
+
+  Raises:
+    BadRecordError: if a name leaves the folder or its file cannot be used.
+  """
+  pictures = np.empty((len(names), side, side, 3), np.uint8)
+  for slot, name in zip(pictures, names, strict=True):
+    if data.blank_images:
+      slot[:] = MEAN_COLOUR
+    else:
+      slot[:] = preprocess(read(safe_join(data.images, name)), side, data.aspect)
+  return pictures
+
+
+def blank(side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
+  """Returns a picture of the mean colour: what a model that sees nothing gets."""
+  return np.full((side, side, 3), MEAN_COLOUR, np.uint8)
+
+
+def _pad(image: Image.Image) -> Image.Image:
+  """Puts a picture in the middle of a square of the mean colour."""
+  # A thin picture's square may be huge although the picture is not; shrunk by a whole
+  # factor first, it still has more pixels than any expert takes.
+  factor = math.ceil(max(image.size) / math.isqrt(MAX_PIXELS))
+  if factor > 1:
+    image = image.reduce(factor)
+  width, height = image.size
+  side = max(width, height)
+  if width == height:
+    return image
+  square = Image.new("RGB", (side, side), MEAN_COLOUR)
+  square.paste(image, ((side - width) // 2, (side - height) // 2))
+  return square

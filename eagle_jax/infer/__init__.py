@@ -1,0 +1,1 @@
+"""Answering: unstacked layers, one donated cache per layer, a compiled decode loop."""

@@ -1,0 +1,1 @@
+"""The whole model: mixture of experts, fusion, projector, splice and language model."""

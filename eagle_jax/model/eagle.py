@@ -1,0 +1,151 @@
+"""EAGLE whole: pictures and tokens in, logits out.
+
+Source: EAGLE (arXiv 2408.15998), eagle_arch.py and eagle_llama.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eagle_jax import config, vision
+from eagle_jax.fusion import FUSIONS
+from eagle_jax.language import LANGUAGE_MODELS
+from eagle_jax.language.llama import Llama, LlamaSize
+from eagle_jax.model.mixture import Mixture, NamedSize
+from eagle_jax.model.projector import Projector, num_layers
+from eagle_jax.model.splice import splice
+from eagle_jax.registry import lookup
+from eagle_jax.types import Batch
+
+if typing.TYPE_CHECKING:
+  from jax.typing import DTypeLike
+  from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+"""Names a config may use for a computation or parameter type."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EagleSize:
+  """Everything that decides the shapes of the model."""
+
+  experts: tuple[NamedSize, ...]
+  """Name and size of each vision expert, in channel order."""
+  language: LlamaSize
+  image_size: int  # pixels per side of the batch's pictures
+  grid_side: int  # cells per side of the common grid
+  fusion: str = "channel_concat"
+  projector: str = "mlp2x_gelu"
+
+  @property
+  def image_tokens(self) -> int:
+    """N, the image tokens that one picture becomes."""
+    return self.grid_side**2
+
+
+class Eagle(nn.Module):
+  """Mixture of vision experts, fusion, projector and language model in one.
+
+  Attributes:
+    size: what decides the shapes.
+    dtype: of the computation; norms, softmax and logits are float32 whatever it is.
+    remat: rematerialisation policy of every stack of blocks, 'none' or 'block'.
+  """
+
+  size: EagleSize
+  dtype: DTypeLike = jnp.float32
+  remat: str = "none"
+
+  def setup(self) -> None:
+    """Names the parts; pictures [M, H, W, 3] pass through them in this order."""
+    size = self.size
+    self.vision = Mixture(size.experts, size.grid_side, dtype=self.dtype, remat=self.remat)
+    self.fusion = lookup(FUSIONS, size.fusion, what="fusion")()
+    self.projector = Projector(size.projector, size.language.width, dtype=self.dtype)
+    self.language = Llama(size.language, dtype=self.dtype, remat=self.remat)
+
+  def __call__(self, batch: Batch) -> Float[Array, "B S V"]:
+    """Returns float32 logits; row position s predicts the token at s + 1.
+
+    Logits at padding mean nothing.
+    """
+    embeddings = self.embed(batch)  # [B, S, D]
+    hidden = self.language(embeddings, batch.valid, batch.positions)  # [B, S, D]
+    return self.language.logits(hidden).astype(jnp.float32)  # [B, S, V]
+
+  def embed(self, batch: Batch) -> Float[Array, "B S D"]:
+    """Returns what the language model reads: embedded text, image tokens, zeros at padding.
+
+    With no image slots in the batch (I = 0) no vision expert runs.
+    """
+    text = self.language.embed(batch.tokens)  # [B, S, D]
+    image_tokens = self.encode_images(batch.images) if batch.images.shape[1] else None
+    return splice(text, image_tokens, tokens=batch.tokens, valid=batch.valid)
+
+  def encode_images(
+    self, images: UInt8[Array, "B I H W 3"] | Float[Array, "B I H W 3"]
+  ) -> Float[Array, "B T D"]:
+    """Returns the image tokens of each row, images in order, T = I·N."""
+    rows, slots = images.shape[:2]
+    tokens = self.projector(self.features(images.reshape(rows * slots, *images.shape[2:])))
+    return tokens.reshape(rows, slots * tokens.shape[1], tokens.shape[2])  # [B, I·N, D]
+
+  def features(
+    self, images: UInt8[Array, "M H W 3"] | Float[Array, "M H W 3"]
+  ) -> Float[Array, "M N C"]:
+    """Returns the fused tokens of M pictures, before the projector."""
+    return self.fusion(self.vision(images))
+
+
+def build(model: config.Model) -> Eagle:
+  """Returns the module that a config's model section describes; no array is made.
+
+  A picture [image_size, image_size, 3] becomes grid_side² image tokens.
+
+  Raises:
+    EagleError: if an expert, size, fusion, projector, language model or dtype has no such
+      name; names the nearest one.
+  """
+  lookup(FUSIONS, model.fusion, what="fusion")
+  num_layers(model.projector)
+  size = EagleSize(
+    experts=tuple(vision.parse(name) for name in model.experts),
+    fusion=model.fusion,
+    projector=model.projector,
+    language=lookup(LANGUAGE_MODELS, model.language, what="language model"),
+    image_size=model.image_size,
+    grid_side=model.grid_side,
+  )
+  return Eagle(size, dtype=lookup(DTYPES, model.dtype, what="dtype"), remat=model.remat)
+
+
+def init_params(eagle: Eagle, key: PRNGKeyArray) -> dict[str, Any]:
+  """Draws every parameter at random, in float32; to be traced under `jax.jit`.
+
+  Paths are those of the module tree, such as 'vision/clip/…' and 'language/head/kernel'.
+  """
+  side = eagle.size.image_size
+  row = jnp.zeros((1, 2), jnp.int32)  # [B, S]
+  batch = Batch(
+    images=jnp.zeros((1, 1, side, side, 3), jnp.uint8),  # [B, I, H, W, 3]
+    tokens=row,
+    valid=row == 0,
+    loss_mask=row == 0,
+    positions=row,
+  )
+  return eagle.init(key, batch)["params"]
+
+
+def abstract_params(eagle: Eagle) -> Mapping[str, Any]:
+  """Returns the shape and dtype of every parameter as a nested dict; computes nothing.
+
+  Leaves are `jax.ShapeDtypeStruct`s of shapes such as [L, D, D].
+  """
+  return jax.eval_shape(lambda key: init_params(eagle, key), jax.random.key(0))

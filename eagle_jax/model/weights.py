@@ -1,0 +1,55 @@
+"""The weight table of a whole merged checkpoint, as EAGLE releases them.
+
+Source: EAGLE; state-dict prefixes of its merged checkpoints.
+"""
+
+from eagle_jax.convert.rules import Rule, Table, linear, merge, same
+from eagle_jax.language.weights import llama
+from eagle_jax.model.eagle import EagleSize
+from eagle_jax.model.projector import num_layers
+from eagle_jax.registry import lookup
+from eagle_jax.vision import EXPERTS
+
+PROJECTOR = "model.mm_projector."
+
+
+def expert_prefix(index: int) -> str:
+  """Returns what stands before the names of the expert at this place in channel order."""
+  return f"model.vision_tower.vision_towers.{index}.vision_tower."
+
+
+def table(size: EagleSize) -> Table:
+  """Returns the rules from every tensor of a merged checkpoint to the parameters of `Eagle`.
+
+  Kernels (out, in) become [in, out], convolutions OIHW become HWIO.
+
+  Raises:
+    EagleError: if the size names an expert or projector that does not exist.
+  """
+  experts = [
+    lookup(EXPERTS, name, what="vision expert")
+    .table(expert)
+    .prefixed(expert_prefix(index), f"vision/{name}/")
+    for index, (name, expert) in enumerate(size.experts)
+  ]
+  language = llama.table(size.language.tied).prefixed("", "language/")
+  return merge(*experts, projector(size.projector), language)
+
+
+def projector(kind: str) -> Table:
+  """Returns the rules of a projector; an MLP's even indices are its layers, odd ones GELU.
+
+  A kernel (D, C) becomes [C, D].
+
+  Raises:
+    EagleError: if no projector is called `kind`.
+  """
+  if kind == "linear":
+    names = {0: PROJECTOR}
+  else:
+    names = {layer: f"{PROJECTOR}{2 * layer}." for layer in range(num_layers(kind))}
+  rules: list[Rule] = []
+  for layer, name in names.items():
+    rules.append(Rule(f"{name}weight", f"projector/layer_{layer}/kernel", linear))
+    rules.append(Rule(f"{name}bias", f"projector/layer_{layer}/bias", same))
+  return Table(tuple(rules))

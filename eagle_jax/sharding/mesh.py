@@ -1,0 +1,71 @@
+"""Builds the device mesh of an experiment and places batches on it."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from eagle_jax import config
+from eagle_jax.errors import EagleError
+
+if typing.TYPE_CHECKING:
+  from eagle_jax.types import Batch
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH_SPEC = PartitionSpec(("data", "fsdp"))
+"""Rows of a batch go over both axes; every other axis of the batch is whole."""
+
+
+def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+  """Returns a mesh with the axes of `AXES`, all of type Auto.
+
+  Args:
+    sizes: devices per axis; -1 takes what the others leave.
+    devices: devices to use, all of them by default.
+
+  Raises:
+    EagleError: if the product of the axes is not the device count.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  shape = [getattr(sizes, axis) for axis in AXES]
+  if -1 in shape:
+    shape[shape.index(-1)] = len(devices) // -math.prod(shape)
+  if math.prod(shape) != len(devices):
+    asked = ", ".join(f"{axis}={getattr(sizes, axis)}" for axis in AXES)
+    raise EagleError(
+      f"the mesh axes must multiply to the device count: {asked} and {len(devices)} devices "
+      "(config field 'mesh'; --devices N emulates N devices on a CPU)"
+    )
+  return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Returns the sharding of every array of a batch: its leading axis over data and fsdp."""
+  return NamedSharding(mesh, BATCH_SPEC)
+
+
+def place_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+  """Turns this process's rows [b, ...] into global arrays [B, ...] on the mesh.
+
+  Raises:
+    EagleError: if the rows cannot be dealt out evenly over data and fsdp.
+  """
+  shards = mesh.shape["data"] * mesh.shape["fsdp"]
+  rows = batch.tokens.shape[0] * jax.process_count()
+  if rows % shards:
+    raise EagleError(
+      f"batch_size must be a multiple of the data and fsdp axes: {rows} rows, {shards} shards"
+    )
+  sharding = batch_sharding(mesh)
+
+  def put(rows_here: Any) -> jax.Array:
+    """Places one array of the batch."""
+    return jax.make_array_from_process_local_data(sharding, np.asarray(rows_here))
+
+  return jax.tree.map(put, batch)

@@ -1,0 +1,67 @@
+"""The structures that packages hand to each other, and the letters of their shapes.
+
+B batch rows · I images per row · S positions in a row · N image tokens per image ·
+H W sides of an image or a grid · C channels · D language width · T query tokens ·
+K key/value heads · G query heads per key/value head · d head width · V vocabulary ·
+L layers
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Protocol
+
+from flax import struct
+
+if typing.TYPE_CHECKING:
+  import flax.linen as nn
+  from jaxtyping import Array, Bool, Float, Int, UInt8
+
+PLACEHOLDER = -200
+"""Token id of a position that an image token will take. Source: EAGLE, constants.py."""
+
+
+@struct.dataclass
+class Batch:
+  """What the model sees: one row per packed or padded conversation.
+
+  A row with n images holds n·N placeholders; the k-th placeholder of a row takes
+  the k-th image token of that row, images in order. Nothing changes its length on
+  the device, so every array has a static shape.
+
+  Attributes:
+    images: uint8 in [0, 255], or float already normalised with CLIP's mean and
+      deviation. Unused image slots hold anything finite. I may be 0.
+    tokens: vocabulary ids, PLACEHOLDER at image positions, anything valid at padding.
+    valid: True at content, False at padding, which may stand on either side.
+    loss_mask: True where the token of this position is a target.
+    positions: rotary position of each token, counted from 0 in each conversation.
+  """
+
+  images: UInt8[Array, "B I H W 3"] | Float[Array, "B I H W 3"]
+  tokens: Int[Array, "B S"]
+  valid: Bool[Array, "B S"]
+  loss_mask: Bool[Array, "B S"]
+  positions: Int[Array, "B S"]
+
+
+class ExpertSize(Protocol):
+  """What the mixture must know of an expert's size; each expert adds its own fields."""
+
+  @property
+  def image_size(self) -> int:
+    """Pixels per side of the square picture the expert takes."""
+
+  @property
+  def channels(self) -> int:
+    """Channels C of the grid it gives."""
+
+
+class VisionExpert(Protocol):
+  """A Flax module that turns normalised pixels into a grid of features."""
+
+  def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+    """Encodes pixels normalised with CLIP's mean and deviation."""
+
+
+ModuleType = type["nn.Module"]

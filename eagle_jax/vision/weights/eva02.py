@@ -1,0 +1,46 @@
+"""Weights of EVA-02 under the names of EAGLE's detection tower."""
+
+from __future__ import annotations
+
+import typing
+
+from eagle_jax.convert.rules import Drop, Rule, Table, conv, linear, same
+
+if typing.TYPE_CHECKING:
+  from eagle_jax.vision.eva02 import Eva02Size
+
+RULES = (
+  Rule("pos_embed", "positions", same),  # [1, 1 + cells, D]; row 0 is the class token's
+  Rule("patch_embed.proj.weight", "patches/kernel", conv),
+  Rule("patch_embed.proj.bias", "patches/bias", same),
+  Rule("blocks.{n}.norm1.weight", "{slot}/attention_norm/scale", same),
+  Rule("blocks.{n}.norm1.bias", "{slot}/attention_norm/bias", same),
+  Rule("blocks.{n}.attn.q_proj.weight", "{slot}/attention/query/kernel", linear),
+  Rule("blocks.{n}.attn.k_proj.weight", "{slot}/attention/key/kernel", linear),
+  Rule("blocks.{n}.attn.v_proj.weight", "{slot}/attention/value/kernel", linear),
+  Rule("blocks.{n}.attn.q_bias", "{slot}/attention/query/bias", same),
+  Rule("blocks.{n}.attn.v_bias", "{slot}/attention/value/bias", same),
+  Rule("blocks.{n}.attn.proj.weight", "{slot}/attention/out/kernel", linear),
+  Rule("blocks.{n}.attn.proj.bias", "{slot}/attention/out/bias", same),
+  Rule("blocks.{n}.norm2.weight", "{slot}/mlp_norm/scale", same),
+  Rule("blocks.{n}.norm2.bias", "{slot}/mlp_norm/bias", same),
+  Rule("blocks.{n}.mlp.w1.weight", "{slot}/mlp/gate/kernel", linear),
+  Rule("blocks.{n}.mlp.w1.bias", "{slot}/mlp/gate/bias", same),
+  Rule("blocks.{n}.mlp.w2.weight", "{slot}/mlp/up/kernel", linear),
+  Rule("blocks.{n}.mlp.w2.bias", "{slot}/mlp/up/bias", same),
+  Rule("blocks.{n}.mlp.ffn_ln.weight", "{slot}/mlp/norm/scale", same),
+  Rule("blocks.{n}.mlp.ffn_ln.bias", "{slot}/mlp/norm/bias", same),
+  Rule("blocks.{n}.mlp.w3.weight", "{slot}/mlp/down/kernel", linear),
+  Rule("blocks.{n}.mlp.w3.bias", "{slot}/mlp/down/bias", same),
+  Drop("rope_win.freqs_*", "rotary tables are computed, in float32"),
+  Drop("rope_glb.freqs_*", "rotary tables are computed, in float32"),
+  Drop("blocks.*.attn.rope.freqs_*", "the same tables once more, under every block"),
+)
+
+
+def table(size: Eva02Size) -> Table:
+  """Returns the weight table of one size: source names to paths below the expert.
+
+  Blocks go to slices of stacked leaves, kernels to [count, length, in, out].
+  """
+  return Table(RULES, size.layout.slots())

@@ -1,0 +1,1 @@
+"""What gets the command `eagle-jax` onto machines; the command itself is `eagle_jax.cli`."""

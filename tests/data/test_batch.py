@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from eagle_jax.data import batch, image
+from eagle_jax.data.tokenize import Encoded
+from eagle_jax.errors import EagleError
+from eagle_jax.types import PLACEHOLDER
+
+P = PLACEHOLDER
+
+
+def encoded(ids, supervised=()):
+  mask = np.isin(np.arange(len(ids)), list(supervised))
+  return Encoded(np.array(ids, np.int32), mask)
+
+
+def pictures(*levels):
+  return np.array([np.full((2, 2, 3), n) for n in levels], np.uint8).reshape(-1, 2, 2, 3)
+
+
+def row(ids, supervised=(), levels=(), *, tokens_per_image=3, max_length=None):
+  return batch.row(
+    encoded(ids, supervised),
+    pictures(*levels),
+    tokens_per_image=tokens_per_image,
+    max_length=max_length,
+  )
+
+
+def collate(rows, **options):
+  known = {"lengths": (8,), "max_images": 2, "image_size": 2, "pad_id": 9, **options}
+  return batch.collate(rows, **known)
+
+
+def test_placeholders_take_the_positions_of_their_pictures():
+  made = row([1, P, 5, P, 6], supervised=[4], levels=[10, 20])
+  assert made.tokens.tolist() == [1, P, P, P, 5, P, P, P, 6]
+  assert made.loss_mask.tolist() == [False] * 8 + [True]
+  assert made.images[:, 0, 0, 0].tolist() == [10, 20]
+
+
+def test_a_row_is_cut_after_expansion_even_through_a_picture():
+  made = row([1, P, 5], supervised=[2], levels=[10], max_length=3)
+  assert made.tokens.tolist() == [1, P, P]
+  assert not made.loss_mask.any()
+
+
+def test_placeholders_and_pictures_must_agree():
+  with pytest.raises(EagleError, match="1 placeholders and 2 images"):
+    row([1, P], levels=[1, 2])
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_on_either_side(left):
+  rows = [row([1, 2, 3], supervised=[2]), row([1, P, 4], supervised=[2], levels=[7])]
+  made = collate(rows, left=left)
+  assert made.tokens.shape == (2, 8)
+  valid = np.array([[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0, 0]], bool)
+  if left:
+    valid = valid[:, ::-1]
+  np.testing.assert_array_equal(made.valid, valid)
+  assert made.tokens[0][made.valid[0]].tolist() == [1, 2, 3]
+  assert made.tokens[1][made.valid[1]].tolist() == [1, P, P, P, 4]
+  assert (made.tokens[~made.valid] == 9).all()
+  assert made.positions[1][made.valid[1]].tolist() == [0, 1, 2, 3, 4]
+  assert (made.positions[~made.valid] == 0).all()
+  assert made.tokens[made.loss_mask].tolist() == [3, 4]
+
+
+def test_types_and_unused_slots():
+  made = collate([row([1, 2]), row([1, P], levels=[7])])
+  assert made.images.shape == (2, 2, 2, 2, 3)
+  assert made.images.dtype == np.uint8
+  assert made.tokens.dtype == made.positions.dtype == np.int32
+  assert made.valid.dtype == made.loss_mask.dtype == bool
+  assert (made.images[0] == image.MEAN_COLOUR).all()
+  assert (made.images[1, 0] == 7).all()
+  assert (made.images[1, 1] == image.MEAN_COLOUR).all()
+
+
+def test_without_picture_slots_there_are_no_pictures():
+  assert collate([row([1, 2])], max_images=0).images.shape == (1, 0, 2, 2, 3)
+
+
+def test_the_shortest_fitting_length_is_taken():
+  rows = [row([1, 2, 3]), row([1, 2, 3, 4, 5])]
+  assert collate(rows, lengths=(16, 4, 6)).tokens.shape == (2, 6)
+  assert collate(rows[:1], lengths=(16, 4, 6)).tokens.shape == (1, 4)
+  with pytest.raises(EagleError, match="5 positions, the longest allowed has 4"):
+    collate(rows, lengths=(2, 4))
+
+
+def test_more_pictures_than_slots_are_an_error():
+  with pytest.raises(EagleError, match=r"2 images, data\.max_images is 1"):
+    collate([row([P, P], levels=[1, 2])], max_images=1)
+
+
+def test_prompts_stand_on_the_right_and_padding_has_position_one():
+  rows = [row([1, 2]), row([1, P, 4], supervised=[2], levels=[7])]
+  made = batch.prompt_batch(rows, max_images=1, image_size=2, pad_id=9)
+  assert made.tokens.tolist() == [[9, 9, 9, 1, 2], [1, P, P, P, 4]]
+  assert made.positions.tolist() == [[1, 1, 1, 0, 1], [0, 1, 2, 3, 4]]
+  assert made.positions.dtype == np.int32
+  assert not made.loss_mask.any()
+
+
+def test_a_prompt_is_never_cut():
+  made = batch.prompt_batch([row([1, 2])], max_images=0, image_size=2, pad_id=9, lengths=(4, 6))
+  assert made.tokens.shape == (1, 4)
+  with pytest.raises(EagleError, match="7 positions"):
+    batch.prompt_batch([row([1] * 7)], max_images=0, image_size=2, pad_id=9, lengths=(4, 6))
+
+
+def test_a_batch_must_have_a_target_that_a_real_token_predicts():
+  batch.demand_targets(collate([row([1, 2], supervised=[1]), row([1, 2])]), "here")
+  for left in (False, True):
+    first_only = collate([row([1, 2], supervised=[0]), row([1, 2])], left=left)
+    with pytest.raises(EagleError, match="here: none of its 2 rows"):
+      batch.demand_targets(first_only, "here")

@@ -1,0 +1,194 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eagle_jax import config
+from eagle_jax.data import image
+from eagle_jax.data.records import BadRecordError
+
+
+def noise(height, width, channels=3, seed=0):
+  shape = (height, width, channels) if channels > 1 else (height, width)
+  return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def saved(path, picture, **options):
+  picture.save(path, **options)
+  return str(path)
+
+
+def test_rgb_is_read_as_it_is(tmp_path):
+  want = noise(5, 7)
+  got = image.read(saved(tmp_path / "a.png", Image.fromarray(want)))
+  np.testing.assert_array_equal(np.asarray(got), want)
+
+
+def test_grey_fills_three_channels(tmp_path):
+  want = noise(5, 7, 1)
+  got = np.asarray(image.read(saved(tmp_path / "a.png", Image.fromarray(want))))
+  np.testing.assert_array_equal(got, np.repeat(want[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_over_white(tmp_path, mode):
+  layers = len(mode)
+  levels = np.zeros((2, 2, layers), np.uint8)  # black, seen or not
+  levels[0, 0, -1], levels[0, 1, -1] = 255, 51
+  got = np.asarray(image.read(saved(tmp_path / "a.png", Image.fromarray(levels, mode=None))))
+  assert got[0, 0].tolist() == [0, 0, 0]
+  assert got[0, 1].tolist() == [204, 204, 204]
+  assert got[1, 1].tolist() == [255, 255, 255]
+
+
+def test_a_transparent_palette_colour_is_white(tmp_path):
+  picture = Image.new("P", (2, 1))
+  picture.putpalette([0, 0, 0, 200, 10, 20])
+  picture.putpixel((1, 0), 1)
+  got = np.asarray(image.read(saved(tmp_path / "a.png", picture, transparency=0)))
+  assert got[0].tolist() == [[255, 255, 255], [200, 10, 20]]
+
+
+def test_sixteen_bit_greys_keep_their_upper_byte(tmp_path):
+  levels = np.array([[0, 255, 256, 0x7FFF, 0xFFFF]], np.uint16)
+  got = np.asarray(image.read(saved(tmp_path / "a.png", Image.fromarray(levels))))
+  assert got[0, :, 0].tolist() == [0, 0, 1, 0x7F, 0xFF]
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+  picture = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+  got = np.asarray(image.read(saved(tmp_path / "a.jpg", picture, quality=95)))
+  assert got.shape == (8, 8, 3)
+  assert got[..., 0].min() > 240
+  assert got[..., 1:].max() < 15
+
+
+@pytest.mark.parametrize("levels", [np.float32(0.5), np.int32(70000)])
+def test_what_has_no_agreed_range_is_refused(tmp_path, levels):
+  picture = Image.fromarray(np.full((2, 2), levels))
+  with pytest.raises(BadRecordError) as caught:
+    image.read(saved(tmp_path / "a.tiff", picture))
+  assert caught.value.reason == "unreadable image"
+
+
+def test_an_animation_gives_its_first_picture(tmp_path):
+  first, second = Image.new("RGB", (3, 3), "red"), Image.new("RGB", (3, 3), "blue")
+  path = saved(tmp_path / "a.gif", first, save_all=True, append_images=[second])
+  assert image.read(path).getpixel((1, 1)) == (255, 0, 0)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # the camera was turned: rotate clockwise to see it upright
+  want = noise(4, 6)
+  got = image.read(saved(tmp_path / "a.png", Image.fromarray(want), exif=exif))
+  np.testing.assert_array_equal(np.asarray(got), np.rot90(want, -1))
+
+
+def truncated(path):
+  whole = saved(path, Image.fromarray(noise(64, 64)))
+  data = path.read_bytes()
+  path.write_bytes(data[: len(data) // 2])
+  return whole
+
+
+def test_damaged_files_are_unreadable(tmp_path):
+  (tmp_path / "text.png").write_text("no picture")
+  (tmp_path / "empty.png").write_bytes(b"")
+  paths = [truncated(tmp_path / "cut.png"), truncated(tmp_path / "cut.jpg")]
+  for path in [*paths, tmp_path / "text.png", tmp_path / "empty.png", tmp_path]:
+    with pytest.raises(BadRecordError) as caught:
+      image.read(str(path))
+    assert caught.value.reason == "unreadable image"
+
+
+def test_a_missing_file_is_named(tmp_path):
+  with pytest.raises(BadRecordError, match=r"missing file: .*none\.png"):
+    image.read(str(tmp_path / "none.png"))
+
+
+def test_formats_that_run_programs_are_not_opened(tmp_path):
+  (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n")
+  with pytest.raises(BadRecordError, match="unreadable image"):
+    image.read(str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("side", [8001, 20000])
+def test_a_bomb_is_refused_by_its_header(tmp_path, side):
+  """The file claims 64 to 400 million pixels and holds none: decoding it would fail otherwise."""
+  header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+  chunk = b"IHDR" + header
+  path = tmp_path / "a.png"
+  path.write_bytes(
+    b"\x89PNG\r\n\x1a\n"
+    + struct.pack(">I", len(header))
+    + chunk
+    + struct.pack(">I", zlib.crc32(chunk))
+    + struct.pack(">I", 0)
+    + b"IDAT"
+  )
+  with pytest.raises(BadRecordError) as caught:
+    image.read(str(path))
+  assert caught.value.reason == "image too large"
+
+
+def test_pad_puts_the_smaller_half_left_and_on_top():
+  wide = image.preprocess(Image.fromarray(noise(3, 8)), 8, "pad")
+  np.testing.assert_array_equal(wide[2:5], noise(3, 8))
+  assert (wide[:2] == image.MEAN_COLOUR).all()
+  assert (wide[5:] == image.MEAN_COLOUR).all()
+  tall = image.preprocess(Image.fromarray(noise(8, 3)), 8, "pad")
+  np.testing.assert_array_equal(tall[:, 2:5], noise(8, 3))
+
+
+def test_square_cuts_the_centre_after_scaling_the_short_edge():
+  picture = Image.fromarray(noise(10, 37))
+  scaled = picture.resize((16 * 37 // 10, 16), Image.Resampling.BICUBIC)  # 59 wide
+  want = np.asarray(scaled)[:, (59 - 16) // 2 :][:, :16]
+  np.testing.assert_array_equal(image.preprocess(picture, 16, "square"), want)
+
+
+def test_a_fitting_picture_is_unchanged():
+  for aspect in ("pad", "square"):
+    got = image.preprocess(Image.fromarray(noise(16, 16)), 16, aspect)
+    np.testing.assert_array_equal(got, noise(16, 16))
+
+
+def test_a_very_thin_picture_is_padded_in_bounded_memory_and_never_cut():
+  """Its square would hold ten thousand million pixels."""
+  thin = Image.new("RGB", (100_000, 100), "red")
+  got = image.preprocess(thin, 64, "pad")
+  assert got.shape == (64, 64, 3)
+  assert (got[0] == image.MEAN_COLOUR).all()
+  assert (got[31:33, :, 0] > image.MEAN_COLOUR[0]).any()
+  with pytest.raises(BadRecordError) as caught:
+    image.preprocess(Image.new("RGB", (1_000_000, 1)), 64, "square")
+  assert caught.value.reason == "image too thin"
+
+
+def test_load_reads_in_order_and_blanks_on_request(tmp_path):
+  for n in range(2):
+    saved(tmp_path / f"{n}.png", Image.new("RGB", (4, 4), (n, n, n)))
+  data = config.Data(images=str(tmp_path))
+  got = image.load(["1.png", "0.png"], data, 4)
+  assert got.shape == (2, 4, 4, 3)
+  assert got[:, 0, 0, 0].tolist() == [1, 0]
+  blind = config.Data(images=str(tmp_path), blank_images=True)
+  np.testing.assert_array_equal(image.load(["1.png"], blind, 4)[0], image.blank(4))
+  assert image.load([], data, 4).shape == (0, 4, 4, 3)
+
+
+def test_load_never_leaves_the_folder(tmp_path):
+  (tmp_path / "in").mkdir()
+  saved(tmp_path / "a.png", Image.new("RGB", (4, 4)))
+  with pytest.raises(BadRecordError, match="leaves the image folder"):
+    image.load(["../a.png"], config.Data(images=str(tmp_path / "in")), 4)
+
+
+def test_blank_is_the_mean_colour_rounded_down():
+  from eagle_jax.nn import pixels
+
+  assert tuple(int(255 * mean) for mean in pixels.CLIP_MEAN) == image.MEAN_COLOUR
+  assert (image.blank(3) == image.MEAN_COLOUR).all()

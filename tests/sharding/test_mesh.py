@@ -1,0 +1,49 @@
+"""Meshes and the placing of batches."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from eagle_jax import config
+from eagle_jax.errors import EagleError
+from eagle_jax.sharding import mesh as meshes
+from eagle_jax.types import Batch
+
+
+def batch_of(rows):
+  tokens = np.arange(rows * 4, dtype=np.int32).reshape(rows, 4)
+  images = np.zeros((rows, 1, 2, 2, 3), np.uint8)
+  return Batch(
+    images=images, tokens=tokens, valid=tokens >= 0, loss_mask=tokens > 1, positions=tokens
+  )
+
+
+def test_minus_one_takes_the_rest_and_every_axis_is_auto():
+  mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=-1, tensor=2))
+  assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2, "sequence": 1}
+  assert set(mesh.axis_types) == {AxisType.Auto}
+
+
+@pytest.mark.parametrize("sizes", [config.Mesh(fsdp=3), config.Mesh(data=3, fsdp=-1)])
+def test_axes_that_do_not_multiply_to_the_devices_are_refused(sizes):
+  with pytest.raises(EagleError, match="must multiply to the device count"):
+    meshes.make_mesh(sizes)
+
+
+def test_rows_are_dealt_over_data_and_fsdp():
+  mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
+  placed = meshes.place_batch(batch_of(8), mesh)
+  assert placed.tokens.sharding.spec == PartitionSpec(("data", "fsdp"))
+  assert {shard.data.shape for shard in placed.tokens.addressable_shards} == {(2, 4)}
+  np.testing.assert_array_equal(placed.tokens, batch_of(8).tokens)
+
+
+def test_rows_that_cannot_be_dealt_out_are_refused():
+  mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=4))
+  with pytest.raises(EagleError, match="6 rows, 8 shards"):
+    meshes.place_batch(batch_of(6), mesh)
+
+
+def test_fewer_devices_can_be_named():
+  assert meshes.make_mesh(config.Mesh(), jax.devices()[:2]).shape["fsdp"] == 2

@@ -1,0 +1,73 @@
+"""The border between what users write and what the code takes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from eagle_jax import config
+from eagle_jax.errors import EagleError
+
+
+def test_a_complete_experiment_survives_json():
+  experiment = config.Experiment(name="x", model=config.Model(experts=("clip", "sam@demo")))
+  assert config.from_mapping(json.loads(experiment.to_json())) == experiment
+
+
+def test_defaults_fill_what_is_not_said():
+  experiment = config.from_mapping({"name": "x", "model": {"experts": ["clip"]}})
+  assert experiment.model.experts == ("clip",)
+  assert experiment.optimizer == config.Optimizer()
+
+
+@pytest.mark.parametrize(
+  ("values", "message"),
+  [
+    ({"name": "x", "optimizer": {"peek_lr": 1.0}}, r"'optimizer.peek_lr', did you mean 'peak_lr'"),
+    ({"name": "x", "modle": {}}, r"'modle', did you mean 'model'"),
+    ({"name": "x", "batch_size": "many"}, r"'batch_size' must be of type int, it is 'many'"),
+    ({"name": "x", "batch_size": True}, r"'batch_size' must be of type int"),
+    ({"name": "x", "model": 3}, r"'model' must hold fields, it is 3"),
+    ({"stage": "finetune"}, r"name"),
+  ],
+)
+def test_what_is_unknown_or_mistyped_is_named(values, message):
+  with pytest.raises(EagleError, match=message):
+    config.from_mapping(values)
+
+
+def test_an_integer_is_a_float_where_a_float_is_due():
+  assert config.from_mapping({"name": "x", "epochs": 2}).epochs == 2.0
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"stage": "pretrian"}, "did you mean 'pretrain'"),
+    ({"stage": "prealign"}, "prealign trains one expert"),
+    ({"model": {"experts": []}}, "at least one expert"),
+    ({"model": {"experts": ["clip", "clip"]}}, "must differ"),
+    ({"batch_size": 6, "optimizer": {"accumulate": 4}}, "must divide batch_size, they are 4 and 6"),
+    ({"optimizer": {"warmup_fraction": 2.0}}, r"warmup_fraction must lie in \[0, 1\]: 2.0"),
+    ({"data": {"bad_budget": -1.0}}, "bad_budget"),
+    ({"data": {"aspect": "stretch"}}, "pad or square"),
+    ({"mesh": {"data": -1, "fsdp": -1}}, "at most one -1"),
+    ({"model": {"remat": "all"}}, "none or block"),
+    ({"model": {"grid_side": 1}}, "at least 2"),
+    ({"checkpoints": {"every": 0}}, "must be positive"),
+    ({"epochs": 0.0}, "epochs > 0"),
+  ],
+)
+def test_broken_rules_between_fields_are_told(change, message):
+  with pytest.raises(EagleError, match=message):
+    config.from_mapping({"name": "x", **change})
+
+
+def test_all_broken_rules_are_told_at_once():
+  with pytest.raises(EagleError, match=r"at least one expert.*epochs"):
+    config.from_mapping({"name": "x", "model": {"experts": []}, "epochs": -1.0})
+
+
+def test_fields_are_few():
+  parts = (config.Experiment, config.Model, config.Data, config.Optimizer, config.Mesh)
+  assert sum(len(dataclasses.fields(part)) for part in (*parts, config.Checkpoints)) <= 80
