@@ -28,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/eagle-jax demo
 
 test: $(STAMP)
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" .ci/check.sh

@@ -4,9 +4,6 @@ And a vocabulary trained on the spot, and small data sets on disk.
 """
 
 import json
-import os
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
@@ -15,10 +12,11 @@ import sentencepiece
 from PIL import Image
 
 from eagle_jax import config
+from eagle_jax.cli import devices
 from eagle_jax.data import tokenize
 from tests.datasets import record
 
-jax.config.update("jax_num_cpu_devices", 8)
+devices.start(8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")

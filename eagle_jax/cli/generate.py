@@ -18,10 +18,7 @@ from eagle_jax.cli.parser import Parser, existing, positive
 from eagle_jax.errors import EagleError
 
 if typing.TYPE_CHECKING:
-  import jax
-
   from eagle_jax.data.tokenize import Tokenizer
-  from eagle_jax.model.eagle import Eagle
 
 
 def run(arguments: Sequence[str], summary: str) -> int:
@@ -34,8 +31,10 @@ def run(arguments: Sequence[str], summary: str) -> int:
 
   from eagle_jax import checkpoint
   from eagle_jax.data import image
+  from eagle_jax.infer import load
   from eagle_jax.infer.predictor import Predictor, Settings
   from eagle_jax.model import eagle as eagle_lib
+  from eagle_jax.sharding.mesh import make_mesh
 
   meta = checkpoint.read_meta(options.checkpoint)
   experiment = described(options.config, overrides, meta)
@@ -44,7 +43,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   eagle = eagle_lib.build(experiment.model)
   predictor = Predictor(
     eagle,
-    load(options.checkpoint, eagle),
+    load.params(options.checkpoint, eagle, make_mesh(config.Mesh())),
     tokenizer,
     data=dataclasses.replace(experiment.data, aspect=options.aspect or experiment.data.aspect),
     settings=Settings(
@@ -120,33 +119,3 @@ def matching_tokenizer(path: str, meta: Mapping[str, Any]) -> Tokenizer:
       f"{path!r} has {tokenizer.digest[:12]}…"
     )
   return tokenizer
-
-
-def load(folder: str, eagle: Eagle) -> dict[str, Any]:
-  """Returns the parameters of a checkpoint, spread over all devices, in the model's dtype.
-
-  Raises:
-    EagleError: naming every parameter the checkpoint lacks.
-  """
-  from flax import traverse_util
-
-  from eagle_jax import checkpoint
-
-  return traverse_util.unflatten_dict(checkpoint.load_params(folder, _wanted(eagle)), sep="/")
-
-
-def _wanted(eagle: Eagle) -> dict[str, jax.ShapeDtypeStruct]:
-  """Returns path → shape, dtype and sharding of every parameter."""
-  import jax
-  from flax import traverse_util
-
-  from eagle_jax.model import eagle as eagle_lib
-  from eagle_jax.sharding import rules
-  from eagle_jax.sharding.mesh import make_mesh
-
-  leaves = traverse_util.flatten_dict(dict(eagle_lib.abstract_params(eagle)), sep="/")
-  placed = rules.shardings({p: leaf.shape for p, leaf in leaves.items()}, make_mesh(config.Mesh()))
-  return {
-    path: jax.ShapeDtypeStruct(leaf.shape, eagle.dtype, sharding=placed[path])
-    for path, leaf in leaves.items()
-  }

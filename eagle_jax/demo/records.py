@@ -46,11 +46,11 @@ class Task:
 
 
 TASKS: Mapping[str, Task] = {
-  digits.TASK: Task(digits.items, train=3000, test=digits.TEST),
-  pictures.TASK: Task(pictures.items, train=3000, test=240),
-  charts.TASK: Task(charts.items, train=2000, test=240),
-  words.WORD_TASK: Task(words.words, train=1500, test=200),
-  words.ROW_TASK: Task(words.rows, train=1500, test=200),
+  digits.TASK: Task(digits.items, train=2400, test=digits.TEST),
+  pictures.TASK: Task(pictures.items, train=4400, test=240),
+  charts.TASK: Task(charts.items, train=800, test=240),
+  words.WORD_TASK: Task(words.words, train=300, test=200),
+  words.ROW_TASK: Task(words.rows, train=300, test=200),
 }
 """Tasks from easy to hard; the names are those of their modules."""
 

@@ -131,7 +131,7 @@ def _match(rng: np.random.Generator) -> tuple[list[str], str, str]:
   known = (*LOOKS, *charts.COLOURS) if rng.random() < 0.6 else words.vocabulary()
   looks = [str(look) for look in rng.choice(known, len(pictures.ANSWERS), replace=False)]
   ground = [word for word in (*GROUND, *LOOKS) if word not in looks]
-  shown, clean = _filler(rng, ground), rng.uniform(0.5, 1.0)
+  shown, clean = _filler(rng, ground), rng.uniform(0.8, 1.0)
   for quarter, look in enumerate((looks[answer], *looks)):
     corner = quarter // 2 * (SLOTS // 2) + quarter % 2 * (SIDE // 2)
     cells = [corner + row * SIDE + column for row in range(2) for column in range(2)]
@@ -185,8 +185,8 @@ def _scatter(rng: np.random.Generator, word: str, slots: list[str]) -> list[str]
 
 
 def _inserted(rng: np.random.Generator, listed: list[str], slots: list[str]) -> list[str]:
-  """Puts words on random slots in their order, side by side half of the time."""
-  if rng.random() < 0.5:
+  """Puts words on random slots in their order, mostly side by side."""
+  if rng.random() < 0.7:
     places = np.arange(len(listed)) + rng.integers(SLOTS - len(listed) + 1)
   else:
     places = np.sort(rng.permutation(SLOTS)[: len(listed)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -75,11 +76,12 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  ready = prepare(experiment, workdir, num_records=stream.num_records)
-  checkpoints = checkpoint.Checkpoints(workdir, keep=experiment.checkpoints.keep)
-  current, done = start(ready, checkpoints, stream)
-  loss = train(ready, current, done, checkpoints=checkpoints, stream=stream)
-  checkpoints.close()
+  with contextlib.closing(stream):
+    ready = prepare(experiment, workdir, num_records=stream.num_records)
+    checkpoints = checkpoint.Checkpoints(workdir, keep=experiment.checkpoints.keep)
+    with contextlib.closing(checkpoints):
+      current, done = start(ready, checkpoints, stream)
+      loss = train(ready, current, done, checkpoints=checkpoints, stream=stream)
   return Result(ready.total_steps, loss, time.monotonic() - begun)
 
 

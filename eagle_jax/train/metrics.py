@@ -66,7 +66,7 @@ class Progress:
     self._what, self._total, self._first = what, total, done
     self._out = sys.stderr if out is None else out
     self._start = time.monotonic()
-    self._last = 0.0
+    self._last = self._start  # an estimate from one step would be wild
 
   def show(self, done: int, note: str = "") -> None:
     """Shows that `done` steps are done, with a short note such as the loss."""

@@ -40,8 +40,8 @@ SIZES = {
   "released": ConvNextSize(image_size=1024, depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072)),
   "demo": ConvNextSize(
     image_size=64,
-    depths=(1, 1, 2, 1),
-    dims=(16, 32, 64, 96),
+    depths=(1, 1, 1, 1),
+    dims=(8, 16, 32, 64),
     kernel=3,  # the grids have 16 to 2 cells per side, and CPUs are slow at depthwise work
     layer_scale=0.1,  # a short training from nothing cannot grow blocks that start at 1e-6
   ),

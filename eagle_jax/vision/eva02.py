@@ -96,7 +96,7 @@ SIZES: dict[str, Eva02Size] = {
     patch=8,
     width=64,
     num_heads=2,
-    kinds=(WINDOW, WINDOW, GLOBAL),
+    kinds=(WINDOW, GLOBAL),
     window=4,
     pretrain_side=4,
   ),

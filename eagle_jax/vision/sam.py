@@ -95,7 +95,7 @@ SIZES: dict[str, SamSize] = {
     patch=8,
     width=64,
     num_heads=2,
-    kinds=(WINDOW, WINDOW, GLOBAL),
+    kinds=(WINDOW, GLOBAL),
     window=3,
     neck_width=16,
   ),

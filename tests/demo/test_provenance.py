@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from eagle_jax.demo import provenance
+from eagle_jax.demo import provenance, tokenizer
 from eagle_jax.errors import EagleError
 
 
@@ -34,3 +34,9 @@ def test_too_many_bytes_are_refused(tmp_path):
     provenance.ship({"b.model": b"x"}, {}, tmp_path)
   # The same name takes the place of what was there.
   provenance.ship({"a.model": b"x"}, {}, tmp_path)
+
+
+def test_what_the_project_ships_is_whole():
+  pieces = provenance.asset(provenance.TOKENIZER).read_bytes()
+  tokenizer.check_single(pieces, ["7", "right", "below", "corner", "red", "yellow"])
+  assert provenance.asset(provenance.LANGUAGE_MODEL).stat().st_size < provenance.LIMIT

@@ -21,7 +21,7 @@ def _answer(golden, eos_ids=()):
   limits = Limits(
     max_new_tokens=golden["generated"].shape[1], eos_ids=eos_ids, pad_id=whole.PAD, scores=True
   )
-  return generate(language, unstack(whole.params(golden)["language"]), prompt, limits)
+  return generate(language, unstack(whole.params(golden)["language"]), prompt, limits=limits)
 
 
 def _hold(golden, tensor, got, want):

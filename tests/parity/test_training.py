@@ -105,7 +105,7 @@ def _number(value):
 
 
 def _state(golden, settings, total_steps):
-  """The training state of a golden's model with everything trained, and its step."""
+  """The training state of a golden's model with everything trained, its step and its batch."""
   eagle = whole.model(golden)
   model = config.Model(experts=("clip",), dtype="float32")
   experiment = config.Experiment(name="golden", stage="finetune", model=model)
@@ -115,7 +115,8 @@ def _state(golden, settings, total_steps):
   mesh = make_mesh(config.Mesh(), jax.devices()[:1])
   copied = {path: jnp.array(array) for path, array in flat.items()}
   made = state.create(copied, chosen, tx, seed=0, mesh=mesh)
-  return made, jax.jit(step.make(eagle, tx))
+  batch = whole.batch(goldens.reference(golden))
+  return made, step.compile_step(step.make(eagle, tx), made, batch), batch
 
 
 def _settings(golden):
@@ -139,8 +140,7 @@ def _settings(golden):
 @pytest.mark.parametrize("golden", ADAMW, ids=str)
 def test_losses_norms_and_parameters_through_updates(golden):
   settings, total, count = _settings(golden)
-  current, update = _state(golden, settings, total)
-  batch = whole.batch(goldens.reference(golden))
+  current, update, batch = _state(golden, settings, total)
   for number in range(count):
     current, measured = update(current, batch)
     assert abs(float(measured["loss"]) - golden["loss"][number]) <= LOSSES_AFTER_UPDATES

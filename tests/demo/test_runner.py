@@ -1,0 +1,57 @@
+"""The whole demonstration, very short: every stage runs, every number of the report is its own."""
+
+import dataclasses
+import json
+
+import pytest
+
+from eagle_jax.demo import provenance, recipe, records, results, runner
+from eagle_jax.train import metrics
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+  """The folder of a demonstration with one expert, four steps a stage and few records."""
+  folder = tmp_path_factory.mktemp("demo")
+  short = {
+    name: dataclasses.replace(length, steps=2, batch=8) for name, length in recipe.LENGTHS.items()
+  }
+  tasks = {
+    name: dataclasses.replace(task, train=12, test=3) for name, task in records.TASKS.items()
+  }
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(recipe, "EXPERTS", ("pix2struct",))
+    patch.setattr(recipe, "LENGTHS", short)
+    runner.run(folder, seed=1, tasks=tasks)
+  return folder
+
+
+def test_every_stage_leaves_its_losses(out):
+  for name in ("prealign-pix2struct", "pretrain", "finetune", "finetune-blind"):
+    assert [row["step"] for row in metrics.read(str(out / name))] == [2], name
+
+
+def test_the_results_are_those_of_the_run(out):
+  found = results.from_json((out / "report.json").read_text())
+  assert [stage.label for stage in found.stages] == [
+    "prealign-pix2struct",
+    "pretrain",
+    "finetune",
+    "finetune-blind",
+  ]
+  assert {score.task: score.count for score in found.scores} == dict.fromkeys(records.TASKS, 3)
+  assert found.facts["seed"] == "1"
+  assert found.facts["test records"] == str(3 * len(records.TASKS))
+  for stage in found.stages:
+    assert stage.losses[-1][1] == metrics.read(str(out / stage.label))[-1]["loss"]
+
+
+def test_the_report_names_every_task(out):
+  page = (out / "report.html").read_text()
+  for task in records.TASKS:
+    assert task in page
+
+
+def test_the_trained_run_says_which_tokenizer_it_belongs_to(out):
+  written = json.loads((out / "finetune" / "config.json").read_text())
+  assert written["data"]["tokenizer"] == str(provenance.asset(provenance.TOKENIZER))

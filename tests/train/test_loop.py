@@ -1,0 +1,172 @@
+"""The loop: it learns, it goes on after kill -9 as if nothing had happened, it refuses nonsense."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from eagle_jax import checkpoint, config
+from eagle_jax.errors import EagleError
+from eagle_jax.train import loop, metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS, EVERY, KILL_AFTER = 16, 3, 7
+PATIENCE = 300
+"""Seconds until a child that should train is given up."""
+
+MODEL = config.Model(
+  experts=("clip@demo",),
+  language="demo",
+  image_size=64,
+  grid_side=2,
+  dtype="float32",
+  frozen_dtype="float32",
+  remat="none",
+)
+
+
+def experiment(data, **changes):
+  values = {
+    "name": "small",
+    "stage": "finetune",
+    "init_missing": True,
+    "batch_size": 4,
+    "steps": 4,
+    "log_every": 1,
+    "model": MODEL,
+    "data": dataclasses.replace(data, max_length=48),
+    "mesh": config.Mesh(data=1, fsdp=4, tensor=2),
+    "checkpoints": config.Checkpoints(every=2, keep=2),
+  }
+  return config.Experiment(**{**values, **changes})
+
+
+def command(data, workdir, *, stage, start_from):
+  """The command line of a stage on eight emulated devices."""
+  fields = {
+    "steps": STEPS,
+    "checkpoints.every": EVERY,
+    "mesh.data": 2,
+    "mesh.fsdp": 2,
+    "mesh.tensor": 2,
+    "data.records": data.records,
+    "data.images": data.images,
+    "data.tokenizer": data.tokenizer,
+    "data.template": "brief",
+    "data.aspect": "pad",
+    "start_from": ",".join(start_from),
+    "init_missing": not start_from,
+  }
+  if stage != "prealign":
+    fields["model.experts"] = "clip@demo"
+  argument = "prealign,expert=clip" if stage == "prealign" else stage
+  return [
+    *(sys.executable, "-m", "eagle_jax", "train", f"--config=debug:{argument}"),
+    *(f"--workdir={workdir}", "--devices=8"),
+    *(f"--config.{name}={value}" for name, value in fields.items() if value != ""),
+  ]
+
+
+def train(arguments):
+  done = subprocess.run(
+    arguments, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+
+
+def kill_in_the_middle(arguments, workdir):
+  """Starts training and kills it without warning once some steps are done."""
+  child = subprocess.Popen(
+    arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+  )
+  begun = time.monotonic()
+  while len(metrics.read(str(workdir))) < KILL_AFTER:
+    assert child.poll() is None, "the run ended before it could be killed"
+    assert time.monotonic() - begun < PATIENCE
+    time.sleep(0.002)
+  os.kill(child.pid, signal.SIGKILL)
+  assert child.wait() == -signal.SIGKILL
+
+
+def final(workdir):
+  """Every parameter of a run's last checkpoint, as stored."""
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shapes = checkpoint.stored(str(workdir))
+  wanted = {p: jax.ShapeDtypeStruct(s, np.float32, sharding=device) for p, s in shapes.items()}
+  return checkpoint.load_params(str(workdir), wanted)
+
+
+@pytest.mark.slow
+def test_every_stage_goes_on_bitwise_after_kill_9(tmp_path, dataset):
+  data = dataset(11)
+  start_from = ()
+  for stage in config.STAGES:
+    whole, killed = tmp_path / f"{stage}-whole", tmp_path / f"{stage}-killed"
+    train(command(data, whole, stage=stage, start_from=start_from))
+    arguments = command(data, killed, stage=stage, start_from=start_from)
+    kill_in_the_middle(arguments, killed)
+    train(arguments)
+    assert metrics.read(str(killed)) == metrics.read(str(whole))
+    assert [row["step"] for row in metrics.read(str(killed))] == list(range(1, STEPS + 1))
+    left, right = final(killed), final(whole)
+    assert left.keys() == right.keys()
+    for path, array in left.items():
+      np.testing.assert_array_equal(array, right[path], err_msg=f"{stage} {path}")
+    start_from = (str(killed),)
+
+
+def test_a_handful_of_records_is_learnt_by_heart(tmp_path, dataset):
+  rate = config.Optimizer(peak_lr=3e-3, warmup_fraction=0.05, clip_norm=1.0)
+  chosen = experiment(dataset(4), steps=60, optimizer=rate, log_every=10)
+  result = loop.run(chosen, str(tmp_path / "run"))
+  losses = [row["loss"] for row in metrics.read(str(tmp_path / "run"))]
+  assert result.steps == 60
+  assert losses[0] > 2.0
+  assert result.loss == losses[-1] < 0.05
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path, dataset):
+  chosen = experiment(dataset(5))
+  loop.run(chosen, str(tmp_path / "run"))
+  before = metrics.read(str(tmp_path / "run"))
+  again = loop.run(chosen, str(tmp_path / "run"))
+  assert again.steps == chosen.steps
+  assert metrics.read(str(tmp_path / "run")) == before
+
+
+def test_the_folder_says_what_was_run(tmp_path, dataset):
+  chosen = experiment(dataset(5), stage="pretrain", steps=2)
+  loop.run(chosen, str(tmp_path / "run"))
+  written = json.loads((tmp_path / "run" / loop.CONFIG_FILE).read_text())
+  assert config.from_mapping(written) == chosen
+  parts = json.loads((tmp_path / "run" / loop.PARAMETERS_FILE).read_text())
+  assert {row["part"]: row["trained"] > 0 for row in parts} == {
+    "vision/clip": False,
+    "projector": True,
+    "language": False,
+  }
+  meta = checkpoint.read_meta(str(tmp_path / "run"))
+  assert meta["stage"] == "pretrain"
+  assert meta["template"] == "brief"
+  assert len(meta["tokenizer"]) == 64
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path, dataset):
+  chosen = experiment(dataset(5), steps=1)
+  loop.run(chosen, str(tmp_path / "run"))
+  with pytest.raises(EagleError, match=r"differs in seed; give the new run a folder"):
+    loop.run(dataclasses.replace(chosen, seed=1), str(tmp_path / "run"))
+
+
+def test_the_length_of_a_run_follows_from_its_epochs(tmp_path, dataset):
+  chosen = experiment(dataset(10), steps=0, epochs=0.5)
+  ready = loop.prepare(chosen, str(tmp_path), num_records=10)
+  assert ready.total_steps == 2
