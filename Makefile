@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lock clean
+.PHONY: help venv demo test test-all check lock clean
 
 help:
 	@echo "make demo    all three training stages on real pictures, on this machine's CPU -> runs/demo/report.html"
 	@echo "make test    the fast test suite"
+	@echo "make test-all  the same and the slow tests: kill -9 in every stage, long runs"
 	@echo "make check   format, lint, layers, style budget, types"
 	@echo "make lock    resolves the requirements anew into the lock files"
 	@echo "make clean   removes .venv, runs and caches"
@@ -27,8 +28,13 @@ $(STAMP): requirements.lock requirements-dev.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/eagle-jax demo
 
+PYTEST = JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(STAMP)
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP)
+	$(PYTEST)
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" .ci/check.sh

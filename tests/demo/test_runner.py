@@ -8,6 +8,8 @@ import pytest
 from eagle_jax.demo import provenance, recipe, records, results, runner
 from eagle_jax.train import metrics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):

@@ -36,6 +36,15 @@ def _large(golden):
 
 GRADS = [golden for golden in goldens.discover("grads") if not _large(golden)]
 ADAMW = goldens.discover("adamw")
+LONG = 10
+"""Updates from which a file is left to the whole suite."""
+
+
+def _updates():
+  """Every file of updates, the long ones marked."""
+  for golden in ADAMW:
+    marks = [pytest.mark.slow] if len(golden["loss"]) >= LONG else []
+    yield pytest.param(golden, id=str(golden), marks=marks)
 
 
 @functools.cache
@@ -137,7 +146,7 @@ def _settings(golden):
   return settings, meta["steps"], meta["steps"]
 
 
-@pytest.mark.parametrize("golden", ADAMW, ids=str)
+@pytest.mark.parametrize("golden", list(_updates()))
 def test_losses_norms_and_parameters_through_updates(golden):
   settings, total, count = _settings(golden)
   current, update, batch = _state(golden, settings, total)
