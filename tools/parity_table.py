@@ -1,6 +1,6 @@
 """Prints how closely every golden file is met, as a Markdown table for docs/numerics.md.
 
-Runs tests/parity and lists what its comparisons measured, the worst of each tensor:
+Runs tests/parity and names, for each golden, the comparison that came nearest to its limit:
 
   python tools/parity_table.py > table.md
 
@@ -8,10 +8,11 @@ EAGLE_GOLDENS chooses the folder of golden files, EAGLE_FULL=1 adds the released
 arguments go to pytest, as in `-k clip`.
 """
 
+import collections
 import contextlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,25 +23,27 @@ sys.path.insert(0, str(ROOT))
 from tests.parity.measured import MEASURED, Measured  # noqa: E402 (needs the path above)
 
 
-def worst(measured: Iterable[Measured]) -> list[Measured]:
-  """Returns the largest error of each tensor, statistics counted with their tensor."""
-  found: dict[tuple[str, str], Measured] = {}
-  # The last of a tensor stays; NaN sorts behind every number.
-  for one in sorted(measured, key=lambda m: (math.isnan(m.error), m.error)):
-    found[one.golden, one.tensor.removesuffix("@stat")] = one
-  return [found[key] for key in sorted(found)]
+def worst(measured: Sequence[Measured]) -> list[tuple[Measured, int]]:
+  """Returns, for each golden, the comparison nearest to its limit and how many there were."""
+  counted = collections.Counter(one.golden for one in measured)
+  found: dict[str, Measured] = {}
+  # The last of a golden stays; NaN sorts behind every number.
+  for one in sorted(measured, key=lambda m: (math.isnan(m.error), m.error / max(m.limit, 1e-30))):
+    found[one.golden] = one
+  return [(found[golden], counted[golden]) for golden in sorted(found)]
 
 
-def rows(measured: Iterable[Measured]) -> list[str]:
+def rows(measured: Sequence[Measured]) -> list[str]:
   """Returns the lines of the table."""
-  lines = ["| golden | tensor | measured | limit |", "| --- | --- | --- | --- |"]
-  for one in worst(measured):
+  lines = [
+    "| golden | comparisons | nearest to its limit | measured | limit |",
+    "| --- | --- | --- | --- | --- |",
+  ]
+  for one, count in worst(measured):
     unit = " abs" if one.absolute else ""
     beyond = "" if one.error <= one.limit else " **beyond**"
-    tensor = one.tensor.removesuffix("@stat")
-    lines.append(
-      f"| {one.golden} | {tensor} | {one.error:.1e}{unit}{beyond} | {one.limit:.1e}{unit} |"
-    )
+    error, limit = f"{one.error:.1e}{unit}{beyond}", f"{one.limit:.1e}{unit}"
+    lines.append(f"| {one.golden} | {count} | `{one.tensor}` | {error} | {limit} |")
   return lines
 
 

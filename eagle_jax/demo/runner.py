@@ -58,15 +58,15 @@ def run(out: Path, *, seed: int, tasks: Mapping[str, records.Task] = records.TAS
       answers[name] = _answer(experiment, str(folders.run(name)), found)
   train, test = (records.read(found.parts[part]) for part in ("train", "test"))
   sighted, blind = answers[recipe.SIGHTED], answers[recipe.BLIND]
-  found_out = results.Results(
+  told = results.Results(
     stages=stages,
     scores=score.table(train, test, sighted=sighted, blind=blind),
     samples=tuple(results.samples(test, sighted=sighted, blind=blind)),
     seconds=seconds,
-    facts=_facts(seed, plan[0], len(train), len(test)),
+    facts=_facts(seed, plan[0], train=len(train), test=len(test)),
   )
   path = out / "report.html"
-  report.write(found_out, found.images, path)
+  report.write(told, found.images, path)
   return path
 
 
@@ -101,7 +101,7 @@ def _answer(experiment: config.Experiment, checkpoint: str, found: records.DataS
   return {question.record.id: answer for question, answer in zip(asked, said, strict=True)}
 
 
-def _facts(seed: int, first: config.Experiment, train: int, test: int) -> dict[str, str]:
+def _facts(seed: int, first: config.Experiment, *, train: int, test: int) -> dict[str, str]:
   """Returns how the demonstration was run, as name → text."""
   mesh = ", ".join(f"{axis}={size}" for axis, size in dataclasses.asdict(first.mesh).items())
   return {

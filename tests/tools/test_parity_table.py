@@ -1,4 +1,4 @@
-"""The table of measured errors: the worst of each tensor, failures marked."""
+"""The table of measured errors: of each golden the comparison nearest to its limit."""
 
 import pytest
 
@@ -6,11 +6,15 @@ from tests.parity.measured import Measured
 from tools import parity_table
 
 
-def test_the_worst_of_values_and_statistics_is_shown_once():
+def test_the_comparison_nearest_to_its_limit_stands_for_its_golden():
   found = parity_table.worst(
-    [Measured("b", "x", 1e-7, 1e-6), Measured("b", "x@stat", 3e-7, 1e-6), Measured("a", "y", 0, 1)]
+    [
+      Measured("b", "x", 9e-7, 1e-5),
+      Measured("b", "x@stat", 3e-7, 1e-6),
+      Measured("a", "y", 0.0, 1.0),
+    ]
   )
-  assert [(m.golden, m.tensor, m.error) for m in found] == [("a", "y", 0), ("b", "x@stat", 3e-7)]
+  assert [(m.golden, m.tensor, count) for m, count in found] == [("a", "y", 1), ("b", "x@stat", 2)]
 
 
 @pytest.mark.parametrize("errors", [(float("nan"), 1.0), (1.0, float("nan"))])
@@ -21,9 +25,9 @@ def test_nothing_is_worse_than_a_nan(errors):
 
 def test_rows_say_unit_and_breach():
   rows = parity_table.rows(
-    [Measured("a", "loss", 1e-6, 2e-6, absolute=True), Measured("a", "x@stat", 2e-6, 1e-6)]
+    [Measured("a", "loss", 1e-6, 2e-6, absolute=True), Measured("b", "x", 2e-6, 1e-6)]
   )
   assert rows[2:] == [
-    "| a | loss | 1.0e-06 abs | 2.0e-06 abs |",
-    "| a | x | 2.0e-06 **beyond** | 1.0e-06 |",
+    "| a | 1 | `loss` | 1.0e-06 abs | 2.0e-06 abs |",
+    "| b | 1 | `x` | 2.0e-06 **beyond** | 1.0e-06 |",
   ]

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from eagle_jax import checkpoint, config
 from eagle_jax.errors import EagleError
@@ -124,13 +125,22 @@ def test_every_stage_goes_on_bitwise_after_kill_9(tmp_path, dataset):
 
 
 def test_a_handful_of_records_is_learnt_by_heart(tmp_path, dataset):
-  rate = config.Optimizer(peak_lr=3e-3, warmup_fraction=0.05, clip_norm=1.0)
-  chosen = experiment(dataset(4), steps=60, optimizer=rate, log_every=10)
+  """Four pictures, one question: without looking the loss stays at a guess among four."""
+  data = dataset(4)
+  draw = np.random.default_rng(0)
+  for number in range(4):
+    blocks = draw.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    Image.fromarray(blocks).save(pathlib.Path(data.images) / f"{number}.png")
+  rate = config.Optimizer(peak_lr=2e-3, warmup_fraction=0.05, clip_norm=1.0)
+  steps = 120
+  chosen = experiment(
+    data, steps=steps, optimizer=rate, checkpoints=config.Checkpoints(every=steps)
+  )
   result = loop.run(chosen, str(tmp_path / "run"))
   losses = [row["loss"] for row in metrics.read(str(tmp_path / "run"))]
-  assert result.steps == 60
+  assert len(losses) == result.steps == steps
   assert losses[0] > 2.0
-  assert result.loss == losses[-1] < 0.05
+  assert result.loss == losses[-1] < 0.02
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path, dataset):
