@@ -31,10 +31,10 @@ from eagle_jax.types import Batch
 
 TEMPLATE = "brief"
 
-RECORDS = 60_000
+RECORDS = 150_000
 """Text records, each seen about STEPS · BATCH / RECORDS times."""
 
-STEPS, BATCH = 2000, 64
+STEPS, BATCH = 5000, 64
 HELD_OUT = 2_000
 """Records of another seed on which the shipped model is graded."""
 

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +13,12 @@ from eagle_jax.demo import provenance, recipe, records, results, runner
 from eagle_jax.train import metrics
 
 pytestmark = pytest.mark.slow
+
+GAINS = {"digits": 0.6, "crops": 0.4, "charts": 0.15}
+"""Task → least share of exact match that sight must add to blindness."""
+
+SEEDS = os.environ.get("EAGLE_DEMO_SEEDS", "")
+"""Folder of a whole demonstration, with `{seed}` in it; run there, or gone on with."""
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +67,16 @@ def test_the_report_names_every_task(out):
 def test_the_trained_run_says_which_tokenizer_it_belongs_to(out):
   written = json.loads((out / "finetune" / "config.json").read_text())
   assert written["data"]["tokenizer"] == str(provenance.asset(provenance.TOKENIZER))
+
+
+@pytest.mark.skipif(not SEEDS, reason="a quarter of an hour per seed: set EAGLE_DEMO_SEEDS")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_picture_matters_whatever_the_seed(seed):
+  folder = pathlib.Path(SEEDS.format(seed=seed))
+  command = [sys.executable, "-m", "eagle_jax", "demo", f"--seed={seed}", f"--out={folder}"]
+  subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  found = results.from_json((folder / "report.json").read_text())
+  assert found.facts["seed"] == str(seed)
+  gains = {score.task: score.sighted - score.blind for score in found.scores}
+  for task, least in GAINS.items():
+    assert gains[task] >= least, (task, gains)
