@@ -29,6 +29,7 @@ class Model:
   fusion: str = "channel_concat"
   projector: str = "mlp2x_gelu"  # linear, identity, mlpNx_gelu
   language: str = "vicuna_7b"
+  vocab_rows: int = 0  # of the embedding table; 0: as many as the language model has
   image_size: int = 1024  # pixels per side of the batch's pictures
   grid_side: int = 32  # cells per side of the common grid; its square is N
   dtype: str = "bfloat16"  # of computation; norms, softmax and loss stay float32

@@ -8,9 +8,11 @@ L layers
 
 from __future__ import annotations
 
+import dataclasses
 import typing
-from typing import Protocol
+from typing import Literal, Protocol
 
+import numpy as np
 from flax import struct
 
 if typing.TYPE_CHECKING:
@@ -43,6 +45,24 @@ class Batch:
   valid: Bool[Array, "B S"]
   loss_mask: Bool[Array, "B S"]
   positions: Int[Array, "B S"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How a parameter lies on disk while it is written slice by slice.
+
+  Attributes:
+    shape: of the whole array.
+    dtype: of its elements.
+    depth: leading axes that number the slices, 0 for an array written whole.
+    order: whether the last ('C') or the first ('F') axis of a slice runs fastest; a
+      transposed matrix in order F has the bytes of the one it was made from.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  depth: int = 0
+  order: Literal["C", "F"] = "C"
 
 
 class ExpertSize(Protocol):

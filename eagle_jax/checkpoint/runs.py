@@ -1,15 +1,8 @@
-"""Checkpoints in Orbax's format: parameters alone, or a training run that can go on.
-
-Both keep the parameters in a part called 'params', a nested dict with the paths of
-the model, so that any of them can be the start of a stage. A training checkpoint
-adds 'optimizer' and 'data'; what describes the run (config, tokenizer, template)
-lies beside them as JSON.
-"""
+"""The numbered checkpoints of a training run: saved behind its back, restored whole."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
@@ -18,10 +11,7 @@ from etils import epath
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
-from eagle_jax.errors import EagleError
-
-CHECKPOINTS = "checkpoints"  # the folder of the numbered checkpoints in a run's folder
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
+from eagle_jax.checkpoint.params import CHECKPOINTS
 
 
 class Resumable(Protocol):
@@ -135,77 +125,3 @@ class Checkpoints:
     """Waits for the last save and lets go of the folder."""
     self._checkpointer.wait()
     self._checkpointer.close()
-
-
-def save_params(folder: str, params: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-  """Writes a checkpoint of parameters alone.
-
-  Args:
-    folder: must not exist yet.
-    params: '/'-joined path → array.
-    meta: JSON-able description: where the parameters come from.
-
-  Raises:
-    EagleError: if the folder exists.
-  """
-  path = epath.Path(folder).resolve()
-  if path.exists():
-    raise EagleError(f"{folder} exists already; nothing saved is overwritten, name a new folder")
-  parts = {"params": traverse_util.unflatten_dict(dict(params), sep="/")}
-  ocp.save_checkpointables(path, parts, custom_metadata=dict(meta))
-
-
-def resolve(folder: str) -> epath.Path:
-  """Returns the folder of one checkpoint: `folder` itself, or the latest in a run's folder.
-
-  Raises:
-    EagleError: if there is no complete checkpoint.
-  """
-  path = epath.Path(folder).resolve()
-  if (path / "params").exists():
-    return path
-  steps = path / CHECKPOINTS if (path / CHECKPOINTS).exists() else path
-  numbered = [p for p in steps.iterdir() if p.name.isdigit()] if steps.exists() else []
-  complete = [p for p in numbered if (p / "params").exists() and ocp.is_orbax_checkpoint(p)]
-  if not complete:
-    raise EagleError(f"{folder} holds no complete checkpoint")
-  return max(complete, key=lambda p: int(p.name))
-
-
-def read_meta(folder: str) -> dict[str, Any]:
-  """Returns the JSON that was saved beside the parameters."""
-  found = ocp.checkpointables_metadata(resolve(folder)).custom_metadata
-  return dict(found or {})
-
-
-def stored(folder: str) -> dict[str, tuple[int, ...]]:
-  """Returns '/'-joined path → shape of every parameter in a checkpoint."""
-  metadata = ocp.checkpointables_metadata(resolve(folder)).metadata["params"]
-  flat = traverse_util.flatten_dict(dict(metadata), sep="/")
-  return {path: tuple(array.shape) for path, array in flat.items()}
-
-
-def load_params(folder: str, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Reads some parameters of a checkpoint straight into their shardings and dtypes.
-
-  Args:
-    folder: a checkpoint or a run's folder.
-    wanted: '/'-joined path → ShapeDtypeStruct with its sharding.
-
-  Raises:
-    EagleError: naming every path that is not there or has another shape.
-  """
-  have = stored(folder)
-  broken = [
-    f"{path} is {'not there' if path not in have else f'{have[path]}'}, needed {leaf.shape}"
-    for path, leaf in wanted.items()
-    if have.get(path) != tuple(leaf.shape)
-  ]
-  if broken:
-    raise EagleError(f"{folder} does not fit: " + "; ".join(broken))
-  options = ocp.options.PyTreeOptions(loading=ocp.options.PyTreeOptions.Loading(partial_load=True))
-  with ocp.Context(pytree_options=options):
-    loaded = ocp.load_checkpointables(
-      resolve(folder), {"params": traverse_util.unflatten_dict(dict(wanted), sep="/")}
-    )
-  return traverse_util.flatten_dict(loaded["params"], sep="/")

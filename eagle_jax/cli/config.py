@@ -68,6 +68,35 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
   )
 
 
+def optional(name: str | None, overrides: Sequence[str]) -> config.Experiment | None:
+  """Returns the experiment of `--config`, None where it is not given.
+
+  Raises:
+    EagleError: for overrides without `--config`.
+  """
+  if name is not None:
+    return load(name, overrides).experiment
+  if overrides:
+    raise EagleError(f"{overrides[0]} changes a recipe; name it with --config=NAME")
+  return None
+
+
+def described(
+  name: str | None, overrides: Sequence[str], meta: Mapping[str, Any]
+) -> config.Experiment:
+  """Returns the experiment of `--config`, or else the one saved with a checkpoint.
+
+  Raises:
+    EagleError: if there is neither, or overrides without `--config`.
+  """
+  given = optional(name, overrides)
+  if given is not None:
+    return given
+  if "config" not in meta:
+    raise EagleError("this checkpoint says no config; use --config=NAME")
+  return config.from_mapping(meta["config"])
+
+
 def recipes() -> dict[str, pathlib.Path]:
   """Name → file of every recipe of the package `configs`."""
   spec = importlib.util.find_spec("configs")

@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   from eagle_jax.sharding.mesh import make_mesh
 
   meta = checkpoint.read_meta(options.checkpoint)
-  experiment = described(options.config, overrides, meta)
+  experiment = cli_config.described(options.config, overrides, meta)
   tokenizer = matching_tokenizer(options.tokenizer or experiment.data.tokenizer, meta)
   pictures = [image.read(path) for path in options.image]
   eagle = eagle_lib.build(experiment.model)
@@ -82,23 +82,6 @@ def _number(text: str) -> float:
     return float(text)
   except ValueError:
     raise argparse.ArgumentTypeError(f"must be a number, it is {text!r}") from None
-
-
-def described(
-  name: str | None, overrides: Sequence[str], meta: Mapping[str, Any]
-) -> config.Experiment:
-  """Returns the experiment of `--config`, or else the one saved with the checkpoint.
-
-  Raises:
-    EagleError: if there is neither, or overrides without `--config`.
-  """
-  if name is not None:
-    return cli_config.load(name, overrides).experiment
-  if overrides:
-    raise EagleError(f"{overrides[0]} changes a recipe; name it with --config=NAME")
-  if "config" not in meta:
-    raise EagleError("this checkpoint was not trained here and says no config; use --config=NAME")
-  return config.from_mapping(meta["config"])
 
 
 def matching_tokenizer(path: str, meta: Mapping[str, Any]) -> Tokenizer:

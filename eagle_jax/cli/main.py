@@ -18,6 +18,7 @@ from eagle_jax.registry import nearest
 VERBS: Mapping[str, str] = {
   "train": "runs one stage of training",
   "convert": "turns a foreign checkpoint into one of this project",
+  "export": "turns a checkpoint of this project back into foreign files",
   "generate": "answers a question about a picture",
   "demo": "runs all three stages on real pictures on this machine and writes a report",
   "describe": "prints experts, shapes, what a stage trains, and memory, without computing",

@@ -7,6 +7,7 @@ leads parameters back to the names and layouts they came from.
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -223,14 +224,14 @@ def fill(
   for move in plan.moves:
     path = move.place.path
     if path not in arrays:
-      arrays[path] = np.empty(plan.leaves[path].shape, _dtype(dtype, path, plan.leaves[path]))
-    arrays[path][move.place.index] = move.transform.forward(_read(source, move.name, move.entry))
+      arrays[path] = np.empty(plan.leaves[path].shape, chosen(dtype, path, plan.leaves[path]))
+    arrays[path][move.place.index] = move.transform.forward(read(source, move.name, move.entry))
   announced = source.entries()
-  carried = {name: np.array(_read(source, name, announced[name])) for name in plan.carried}
+  carried = {name: np.array(read(source, name, announced[name])) for name in plan.carried}
   return unflatten({path: arrays[path] for path in plan.leaves}), carried
 
 
-def _dtype(dtype: Dtype, path: str, leaf: Leaf) -> np.dtype:
+def chosen(dtype: Dtype, path: str, leaf: Leaf) -> np.dtype:
   """Returns the dtype a parameter is stored in."""
   if dtype is None:
     return np.dtype(leaf.dtype)
@@ -240,7 +241,7 @@ def _dtype(dtype: Dtype, path: str, leaf: Leaf) -> np.dtype:
   return np.dtype(dtype(path))
 
 
-def _read(source: Source, name: str, entry: Entry) -> np.ndarray:
+def read(source: Source, name: str, entry: Entry) -> np.ndarray:
   """Reads one tensor and holds it against its announcement."""
   array = source.read(name)
   if Entry(tuple(array.shape), array.dtype) != entry:
@@ -304,39 +305,86 @@ def _agrees(entry: str, at: int, values: dict[str, str]) -> bool:
   return values.setdefault(capture[1], str(at)) == str(at)
 
 
-def export(
-  made: Plan | Table, params: Mapping[str, Any], carried: Mapping[str, np.ndarray] | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields the source-named tensors of parameters, one at a time.
+@dataclasses.dataclass(frozen=True)
+class Outgoing:
+  """A tensor on its way out: its name and form there, and how it is made.
+
+  Attributes:
+    name: in the foreign checkpoint.
+    entry: shape and dtype there.
+    make: reads the parameter's slice and turns it round, to [...] of that shape.
+  """
+
+  name: str
+  entry: Entry
+  make: Callable[[], np.ndarray]
+
+
+def outgoing(
+  made: Plan | Table,
+  params: Mapping[str, Any],
+  *,
+  carried: Mapping[str, np.ndarray] | None = None,
+) -> list[Outgoing]:
+  """Returns every foreign tensor that parameters stand for; none of them is made yet.
 
   Args:
     made: the plan of the import, which gives names and dtypes of the source back; or a
-      table, for parameters that were never imported.
-    params: nested dictionary of arrays.
-    carried: what `fill` carried.
+      table, for parameters that were never imported. Where several of its rules lead to
+      one place, the first does.
+    params: dictionary, nested or with '/'-joined paths, of arrays [...] or of anything
+      with a shape and a dtype that gives a slice when its leading axes are indexed.
+    carried: foreign name → what an import kept for the way back.
 
   Raises:
     EagleError: if a parameter has no name in the source, or there is no such parameter.
   """
-  arrays = flatten(params)
+  leaves = flatten(params)
   if isinstance(made, Plan):
-    moves = [(m.name, m.place, m.transform, m.entry.dtype) for m in made.moves]
+    moves = [(move.name, move.place, move.transform) for move in made.moves]
+    dtypes = {move.name: move.entry.dtype for move in made.moves}
   else:
-    moves = [
-      (name, place, transform, np.dtype(arrays[place.path].dtype))
-      for name, place, transform in expected_names(made, arrays)
-    ]
-  slices = collections.Counter(place.path for _, place, _, _ in moves)
-  depths = {place.path: len(place.index) for _, place, _, _ in moves}
-  unnamed = [
+    moves, dtypes = list(expected_names(made, leaves)), {}
+  _check_named(moves, leaves)
+  found = []
+  for name, place, transform in moves:
+    leaf = leaves[place.path]
+    # Turning round an array without memory tells its shape.
+    hollow = np.broadcast_to(np.zeros((), np.bool_), leaf.shape[len(place.index) :])
+    entry = Entry(transform.inverse(hollow).shape, np.dtype(dtypes.get(name, leaf.dtype)))
+    make = functools.partial(_made, leaf, place.index, transform=transform, entry=entry)
+    found.append(Outgoing(name, entry, make))
+  for name, array in (carried or {}).items():
+    found.append(
+      Outgoing(name, Entry(array.shape, array.dtype), functools.partial(np.array, array))
+    )
+  return found
+
+
+def export(
+  made: Plan | Table, params: Mapping[str, Any], carried: Mapping[str, np.ndarray] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields name and array [...] of what `outgoing` returns, one at a time."""
+  for tensor in outgoing(made, params, carried=carried):
+    yield tensor.name, tensor.make()
+
+
+def _made(leaf: Any, index: Shape, *, transform: Transform, entry: Entry) -> np.ndarray:
+  """Turns a slice of a parameter into the foreign array [...]."""
+  array = np.ascontiguousarray(transform.inverse(np.asarray(leaf[index])))
+  return array.astype(entry.dtype, copy=False).reshape(entry.shape)
+
+
+def _check_named(moves: Sequence[tuple[str, Place, Transform]], leaves: Mapping[str, Leaf]) -> None:
+  """Demands that the moves lead every parameter out whole, and no other."""
+  slices = collections.Counter(place.path for _, place, _ in moves)
+  depths = {place.path: len(place.index) for _, place, _ in moves}
+  wrong = [
     path
-    for path, array in arrays.items()
-    if slices[path] != (math.prod(array.shape[: depths[path]]) if path in depths else -1)
+    for path, leaf in leaves.items()
+    if slices[path] != (math.prod(leaf.shape[: depths[path]]) if path in depths else -1)
   ]
-  if unnamed or set(slices) - set(arrays):
-    wrong = ", ".join([*unnamed, *sorted(set(slices) - set(arrays))])
-    raise EagleError(f"export needs a source name for every parameter and the reverse: {wrong}")
-  for name, place, transform, dtype in moves:
-    array = transform.inverse(np.asarray(arrays[place.path])[place.index])
-    yield name, np.ascontiguousarray(array).astype(dtype, copy=False).reshape(array.shape)
-  yield from (carried or {}).items()
+  wrong += sorted(set(slices) - set(leaves))
+  if wrong:
+    named = ", ".join(wrong)
+    raise EagleError(f"export needs a source name for every parameter and the reverse: {named}")

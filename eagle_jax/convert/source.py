@@ -16,6 +16,7 @@ from eagle_jax.errors import EagleError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+"""Files of a safetensors folder: the index of its shards, or all of it in one."""
 
 MAX_HEADER = 100_000_000
 """Bytes a header may have. Source: the safetensors format description."""
@@ -95,50 +96,22 @@ class _Span:
 
 
 class SafetensorsSource:
-  """A safetensors file, or a folder of them with an index.
+  """A safetensors file.
 
-  Only names that the index gives are opened, and only inside its folder. Headers are
-  checked in full before any tensor is read, so a damaged or hostile file is an error,
-  never a wrong array.
+  Its header is checked in full before any tensor is read, so a damaged or hostile file is
+  an error, never a wrong array.
   """
 
   def __init__(self, path: str | Path):
-    """Reads the headers.
+    """Reads the header.
 
     Raises:
-      EagleError: if the file or index is missing, damaged, or points outside its folder.
+      EagleError: if the file is missing or damaged.
     """
     self.description = str(path)
-    self._spans: dict[str, _Span] = {}
-    found = Path(path)
-    if found.is_dir():
-      found = found / INDEX if (found / INDEX).exists() else found / SINGLE
-    if not found.is_file():
-      raise EagleError(f"no checkpoint at {path}: neither a file nor a folder with {INDEX}")
-    if found.name.endswith(".json"):
-      self._read_index(found)
-    else:
-      self._spans = read_header(found)
-
-  def _read_index(self, index: Path) -> None:
-    """Collects the spans of every file of an index, each tensor from the file it names."""
-    weight_map = _json_object(index.read_bytes(), str(index)).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-      raise EagleError(f"{index} must map tensor names to files under 'weight_map'")
-    headers: dict[str, dict[str, _Span]] = {}
-    missing = []
-    for tensor, file in weight_map.items():
-      if file not in headers:
-        headers[file] = read_header(_inside(index.parent, file, index))
-      if tensor in headers[file]:
-        self._spans[tensor] = headers[file][tensor]
-      else:
-        missing.append(f"{tensor} in {file}")
-    if missing:
-      raise EagleError(f"{index} names tensors its files do not hold: {', '.join(missing)}")
-    extra = sorted({t for header in headers.values() for t in header} - set(weight_map))
-    if extra:
-      raise EagleError(f"{index} does not list tensors its files hold: {', '.join(extra)}")
+    if not Path(path).is_file():
+      raise EagleError(f"no checkpoint at {path}: it must be a safetensors file")
+    self._spans = read_header(Path(path))
 
   def entries(self) -> Mapping[str, Entry]:
     """Returns shape and dtype of every tensor."""
@@ -152,6 +125,56 @@ class SafetensorsSource:
       return np.zeros(span.entry.shape, span.entry.dtype)
     raw = np.memmap(span.file, np.uint8, "r", span.start, (count * span.entry.dtype.itemsize,))
     return np.asarray(raw).view(span.entry.dtype).reshape(span.entry.shape)
+
+
+class ShardedSource:
+  """Files of one kind whose tensors an index lists.
+
+  Only names that the index gives are opened, and only inside its folder.
+  """
+
+  def __init__(self, index: str | Path, suffix: str, open_file: Callable[[Path], Source]):
+    """Opens every file of an index.
+
+    Args:
+      index: a JSON file that maps tensor names to files under 'weight_map'.
+      suffix: what the names of the files must end in.
+      open_file: opens one of them.
+
+    Raises:
+      EagleError: if the index is damaged, points outside its folder, or does not list
+        what its files hold.
+    """
+    self.description = str(index)
+    found = Path(index)
+    weight_map = _json_object(found.read_bytes(), str(index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+      raise EagleError(f"{index} must map tensor names to files under 'weight_map'")
+    held: dict[str, Mapping[str, Entry]] = {}
+    self._files: dict[str, Source] = {}
+    self._homes: dict[str, str] = weight_map
+    for name in weight_map.values():
+      path = _inside(found, name, suffix)
+      if name not in held:
+        self._files[name] = open_file(path)
+        held[name] = self._files[name].entries()
+    missing = [
+      f"{tensor} in {name}" for tensor, name in weight_map.items() if tensor not in held[name]
+    ]
+    if missing:
+      raise EagleError(f"{index} names tensors its files do not hold: {', '.join(missing)}")
+    extra = sorted({tensor for entries in held.values() for tensor in entries} - set(weight_map))
+    if extra:
+      raise EagleError(f"{index} does not list tensors its files hold: {', '.join(extra)}")
+    self._entries = {tensor: held[name][tensor] for tensor, name in weight_map.items()}
+
+  def entries(self) -> Mapping[str, Entry]:
+    """Returns shape and dtype of every tensor."""
+    return self._entries
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns one tensor, as the file it lies in gives it."""
+    return self._files[self._homes[name]].read(name)
 
 
 def read_header(path: Path) -> dict[str, _Span]:
@@ -210,13 +233,13 @@ def _counts(values: Any) -> bool:
   return isinstance(values, list) and all(type(n) is int and n >= 0 for n in values)
 
 
-def _inside(folder: Path, name: Any, index: Path) -> Path:
+def _inside(index: Path, name: Any, suffix: str) -> Path:
   """Returns the file an index names, which must be a plain name in its own folder."""
-  path = folder / str(name)
-  if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-    raise EagleError(f"{index} may only name .safetensors files in its own folder, not {name!r}")
+  if not isinstance(name, str) or Path(name).name != name or not name.endswith(suffix):
+    raise EagleError(f"{index} may only name {suffix} files in its own folder, not {name!r}")
+  path = index.parent / name
   if not path.is_file():
-    raise EagleError(f"{index} names {name!r}, which is not in {folder}")
+    raise EagleError(f"{index} names {name!r}, which is not in {index.parent}")
   return path
 
 

@@ -115,11 +115,12 @@ def build(model: config.Model) -> Eagle:
   """
   lookup(FUSIONS, model.fusion, what="fusion")
   num_layers(model.projector)
+  language = lookup(LANGUAGE_MODELS, model.language, what="language model")
   size = EagleSize(
     experts=tuple(vision.parse(name) for name in model.experts),
     fusion=model.fusion,
     projector=model.projector,
-    language=lookup(LANGUAGE_MODELS, model.language, what="language model"),
+    language=dataclasses.replace(language, vocab=model.vocab_rows or language.vocab),
     image_size=model.image_size,
     grid_side=model.grid_side,
   )

@@ -33,11 +33,12 @@ def table(size: EagleSize) -> Table:
     for index, (name, expert) in enumerate(size.experts)
   ]
   language = llama.table(size.language.tied).prefixed("", "language/")
-  return merge(*experts, projector(size.projector), language)
+  mapped = projector(size.projector).prefixed("", "projector/")
+  return merge(*experts, mapped, language)
 
 
 def projector(kind: str) -> Table:
-  """Returns the rules of a projector; an MLP's even indices are its layers, odd ones GELU.
+  """Returns the rules of a projector below its own path; an MLP's odd indices are GELU.
 
   A kernel (D, C) becomes [C, D].
 
@@ -50,6 +51,6 @@ def projector(kind: str) -> Table:
     names = {layer: f"{PROJECTOR}{2 * layer}." for layer in range(num_layers(kind))}
   rules: list[Rule] = []
   for layer, name in names.items():
-    rules.append(Rule(f"{name}weight", f"projector/layer_{layer}/kernel", linear))
-    rules.append(Rule(f"{name}bias", f"projector/layer_{layer}/bias", same))
+    rules.append(Rule(f"{name}weight", f"layer_{layer}/kernel", linear))
+    rules.append(Rule(f"{name}bias", f"layer_{layer}/bias", same))
   return Table(tuple(rules))

@@ -16,6 +16,7 @@ from eagle_jax.registry import lookup
 
 if typing.TYPE_CHECKING:
   from eagle_jax.convert.rules import Table
+  from eagle_jax.convert.schemes import Scheme
   from eagle_jax.types import ExpertSize, ModuleType
 
 
@@ -45,8 +46,16 @@ class Expert:
   @property
   def table(self) -> Callable[[typing.Any], Table]:
     """Function from one of its sizes to the weight table of that size."""
-    weights = importlib.import_module(f"{__name__}.weights.{self.file}")
-    return typing.cast("Callable[[typing.Any], Table]", weights.table)
+    return typing.cast("Callable[[typing.Any], Table]", self._weights().table)
+
+  @property
+  def schemes(self) -> tuple[Scheme, ...]:
+    """The ways in which files of this expert name its tensors, EAGLE's first."""
+    return typing.cast("tuple[Scheme, ...]", self._weights().SCHEMES)
+
+  def _weights(self) -> typing.Any:
+    """The Python module with the weight tables."""
+    return importlib.import_module(f"{__name__}.weights.{self.file}")
 
   def _expert(self) -> typing.Any:
     """The Python module with the network, [B, H, W, 3] to [B, h, w, C]."""

@@ -104,5 +104,5 @@ def test_another_tokenizer_is_refused(trained, tmp_path):
 
 def test_a_config_on_the_command_line_wins(trained):
   meta = checkpoint.read_meta(str(trained / "checkpoint"))
-  assert generate.described(None, (), meta).model.experts == ("clip@demo",)
-  assert generate.described("debug", ["--config.seed=3"], meta).seed == 3
+  assert cli_config.described(None, (), meta).model.experts == ("clip@demo",)
+  assert cli_config.described("debug", ["--config.seed=3"], meta).seed == 3

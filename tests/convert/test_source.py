@@ -13,6 +13,7 @@ from eagle_jax.convert.source import (
   Entry,
   Lazy,
   SafetensorsSource,
+  ShardedSource,
 )
 from eagle_jax.errors import EagleError
 
@@ -39,6 +40,11 @@ def entry(shape=(1,), dtype="F32", offsets=(0, 4)):
   return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
+def indexed(folder):
+  """Opens a folder by its index."""
+  return ShardedSource(folder / "model.safetensors.index.json", ".safetensors", SafetensorsSource)
+
+
 def test_a_file_gives_back_what_was_written(tmp_path):
   save_file(tensors(), tmp_path / "x.safetensors", metadata={"format": "pt"})
   source = SafetensorsSource(tmp_path / "x.safetensors")
@@ -58,21 +64,15 @@ def test_a_folder_is_read_by_its_index_and_never_by_what_lies_in_it(tmp_path):
   save_file({"stray": np.zeros(1, np.float32)}, tmp_path / "stray.safetensors")
   weight_map = dict.fromkeys(first, "one.safetensors") | dict.fromkeys(all_of, "two.safetensors")
   (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-  source = SafetensorsSource(tmp_path)
+  source = indexed(tmp_path)
   assert source.entries().keys() == tensors().keys()
   np.testing.assert_array_equal(source.read("d.ids"), np.arange(7))
 
 
-def test_a_folder_without_index_holds_one_model_file(tmp_path):
-  save_file({"a": np.ones(2, np.float32)}, tmp_path / "model.safetensors")
-  assert list(SafetensorsSource(tmp_path).entries()) == ["a"]
-
-
 def test_a_missing_checkpoint_is_told(tmp_path):
-  with pytest.raises(EagleError, match="no checkpoint"):
-    SafetensorsSource(tmp_path / "nowhere")
-  with pytest.raises(EagleError, match="no checkpoint"):
-    SafetensorsSource(tmp_path)
+  for path in (tmp_path / "nowhere", tmp_path):
+    with pytest.raises(EagleError, match="no checkpoint"):
+      SafetensorsSource(path)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_a_missing_checkpoint_is_told(tmp_path):
     ({"a": "sub/x.safetensors"}, "own folder"),
     ({"a": "x.bin"}, "own folder"),
     ({"a": 3}, "own folder"),
+    ({"a": ["x.safetensors"]}, "own folder"),
     ({"a": "gone.safetensors"}, "not in"),
     ({"a": "x.safetensors", "b": "x.safetensors"}, "do not hold: b"),
     ({"b": "x.safetensors"}, "do not hold: b"),
@@ -97,7 +98,7 @@ def test_an_index_is_held_to_its_folder_and_its_files(tmp_path, weight_map, mess
   save_file({"a": np.ones(1, np.float32)}, tmp_path / "out.safetensors")
   (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
   with pytest.raises(EagleError, match=message):
-    SafetensorsSource(folder)
+    indexed(folder)
 
 
 def test_an_index_lists_everything_its_files_hold(tmp_path):
@@ -105,7 +106,7 @@ def test_an_index_lists_everything_its_files_hold(tmp_path):
   index = json.dumps({"weight_map": {"a": "x.safetensors"}})
   (tmp_path / "model.safetensors.index.json").write_text(index)
   with pytest.raises(EagleError, match=r"does not list .*: b"):
-    SafetensorsSource(tmp_path)
+    indexed(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,23 @@
 """The table of a whole checkpoint covers every released one, by names and shapes alone."""
 
-import json
+import dataclasses
 import math
-from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from eagle_jax import config
 from eagle_jax.convert import engine
-from eagle_jax.convert.source import ArraySource, Lazy
+from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle, weights
+from tests.convert import keys
 
-KEYS = Path(__file__).parents[3] / "shared" / "oracle" / "keys"
-FILES = sorted(KEYS.glob("eagle_x*.json")) if KEYS.is_dir() else []
 EXPERTS = {
   "x4": ("clip", "convnext", "eva02", "pix2struct"),
   "x5": ("clip", "convnext", "sam", "eva02", "pix2struct"),
 }
 DEMO = tuple(f"{name}@demo" for name in EXPERTS["x5"])
-
-
-def never():
-  raise AssertionError("a byte was read")
-
-
-def source(keys):
-  """A source of these shapes that fails when it is read."""
-  dtype = np.dtype(ml_dtypes.bfloat16)
-  return ArraySource({name: Lazy(tuple(entry[0]), dtype, never) for name, entry in keys.items()})
 
 
 def demo(projector="mlp2x_gelu", experts=DEMO):
@@ -46,29 +33,26 @@ def names_of(size, abstract):
   return {n: place for n, place, _ in engine.expected_names(weights.table(size), leaves)}
 
 
-@pytest.mark.skipif(not FILES, reason="the oracle's key lists are not beside the repository")
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_key_of_a_released_checkpoint_has_its_place(file):
-  told = json.loads(file.read_text())
-  _, letter, language = file.stem.split("_", 2)
+@pytest.mark.parametrize("name", keys.MERGED)
+def test_every_key_of_a_released_checkpoint_has_its_place(name):
+  told = keys.load(name)
+  _, letter, language = name.split("_", 2)
   built = eagle.build(config.Model(experts=EXPERTS[letter], language=language))
-  keys = told["keys"]
-  table = weights.table(built.size)
-  plan = engine.plan(source(keys), table, eagle.abstract_params(built))
-  assert len(plan.moves) + len(plan.carried) + len(plan.dropped) == told["count"]
-  assert set(plan.dropped) == {name for name, entry in keys.items() if entry[2] != "parameter"}
+  plan = engine.plan(told.source(), weights.table(built.size), eagle.abstract_params(built))
+  assert len(plan.moves) + len(plan.carried) + len(plan.dropped) == len(told.tensors)
+  assert set(plan.dropped) == told.unused
   assert all("post_layernorm" in name or ".head." in name for name in plan.carried)
   moved = sum(math.prod(move.entry.shape) for move in plan.moves)
   assert moved == sum(math.prod(leaf.shape) for leaf in plan.leaves.values())
 
 
-@pytest.mark.skipif(not FILES, reason="the oracle's key lists are not beside the repository")
 def test_rotary_tables_may_come_once_or_under_every_block():
-  told = json.loads((KEYS / "eagle_x5_vicuna_7b.json").read_text())["keys"]
-  once = {name: entry for name, entry in told.items() if ".attn.rope." not in name}
-  assert 0 < len(once) < len(told)
+  told = keys.load("eagle_x5_vicuna_7b")
+  once = {name: told.tensors[name] for name in told.tensors if ".attn.rope." not in name}
+  assert 0 < len(once) < len(told.tensors)
+  source = dataclasses.replace(told, tensors=once).source()
   built = eagle.build(config.Model(experts=EXPERTS["x5"], language="vicuna_7b"))
-  plan = engine.plan(source(once), weights.table(built.size), eagle.abstract_params(built))
+  plan = engine.plan(source, weights.table(built.size), eagle.abstract_params(built))
   assert len(plan.dropped) == 4
 
 

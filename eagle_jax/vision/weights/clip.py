@@ -1,6 +1,7 @@
 """Weight table of CLIP. Source: transformers, CLIPVisionModel."""
 
-from eagle_jax.convert.rules import Carry, Drop, Rule, Table, conv, linear, same
+from eagle_jax.convert.rules import Carry, Drop, Rule, Table, conv, linear, merge, same
+from eagle_jax.convert.schemes import Scheme
 
 _LAYER = "vision_model.encoder.layers.{n}"
 _ATTENTION = f"{_LAYER}.self_attn"
@@ -36,3 +37,25 @@ def table(size: object) -> Table:
   """Returns the table, which is the same for every size."""
   del size  # the tables of all experts are asked for in one way
   return Table(_RULES)
+
+
+_OTHER_HALF = Table(
+  (
+    Drop("text_model.*", "the text encoder, which EAGLE has no use for"),
+    Drop("visual_projection.weight", "from the image encoder to the space shared with texts"),
+    Drop("text_projection.weight", "from the text encoder to the space shared with images"),
+    Drop("logit_scale", "temperature of the contrastive loss"),
+  )
+)
+
+
+def _whole_model(size: object) -> Table:
+  """Returns the table for files that may hold the text encoder beside the image encoder.
+
+  Only the image encoder's kernels become [in, out].
+  """
+  return merge(table(size), _OTHER_HALF)
+
+
+# EAGLE keeps transformers' names, so CLIPVisionModel and CLIPModel need no scheme of their own.
+SCHEMES = (Scheme("eagle", "vision_model.pre_layrnorm.weight", _whole_model),)

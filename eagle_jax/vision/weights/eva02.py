@@ -1,10 +1,11 @@
-"""Weights of EVA-02 under the names of EAGLE's detection tower."""
+"""Weights of EVA-02 under the names of EAGLE's detection tower and of the whole detector."""
 
 from __future__ import annotations
 
 import typing
 
-from eagle_jax.convert.rules import Drop, Rule, Table, conv, linear, same
+from eagle_jax.convert.rules import Drop, Rule, Table, conv, linear, merge, same
+from eagle_jax.convert.schemes import Scheme
 
 if typing.TYPE_CHECKING:
   from eagle_jax.vision.eva02 import Eva02Size
@@ -44,3 +45,32 @@ def table(size: Eva02Size) -> Table:
   Blocks go to slices of stacked leaves, kernels to [count, length, in, out].
   """
   return Table(RULES, size.layout.slots())
+
+
+_NET = "backbone.net."
+_MARK = "blocks.{n}.attn.q_bias"
+
+# Source: detectron2, the parts of GeneralizedRCNN and SimpleFeaturePyramid.
+_DETECTOR = Table(
+  (
+    Drop("backbone.simfp_{n}.*", "the feature pyramid; EAGLE reads the last block as it is"),
+    Drop("proposal_generator.*", "the detector's region proposals"),
+    Drop("roi_heads.*", "the detector's heads"),
+    Drop("pixel_mean", "the detector's own normalisation of pictures; EAGLE uses CLIP's"),
+    Drop("pixel_std", "the detector's own normalisation of pictures; EAGLE uses CLIP's"),
+  )
+)
+
+
+def _detection(size: Eva02Size) -> Table:
+  """Returns the table of the whole detector, which has the backbone's names below a prefix.
+
+  Only the backbone's kernels become [in, out].
+  """
+  return merge(table(size).prefixed(_NET, ""), _DETECTOR)
+
+
+SCHEMES = (
+  Scheme("eagle", _MARK, table),
+  Scheme("detection", _NET + _MARK, _detection),
+)

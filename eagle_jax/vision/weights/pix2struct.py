@@ -1,6 +1,7 @@
-"""Weight table of Pix2Struct's encoder. Source: transformers, Pix2StructVisionModel."""
+"""Weight tables of Pix2Struct's encoder. Source: transformers, Pix2StructVisionModel."""
 
-from eagle_jax.convert.rules import Rule, Table, linear, same
+from eagle_jax.convert.rules import Drop, Rule, Table, linear, merge, same
+from eagle_jax.convert.schemes import Scheme
 
 _LAYER = "encoder.layer.{n}"
 
@@ -26,3 +27,22 @@ def table(size: object) -> Table:
   """Returns the table, which is the same for every size."""
   del size  # the tables of all experts are asked for in one way
   return Table(_RULES)
+
+
+_ENCODER = "encoder."
+_MARK = "embeddings.patch_projection.weight"
+
+
+def _whole_model(size: object) -> Table:
+  """Returns the table of transformers' whole model: the encoder's names below a prefix.
+
+  The patch projection (D, 768) becomes [768, D] under either name.
+  """
+  decoder = Drop("decoder.*", "the text decoder; EAGLE has its own language model")
+  return merge(table(size).prefixed(_ENCODER, ""), Table((decoder,)))
+
+
+SCHEMES = (
+  Scheme("eagle", _MARK, table),  # transformers' encoder saved alone has these names too
+  Scheme("hf", _ENCODER + _MARK, _whole_model),
+)

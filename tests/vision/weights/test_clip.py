@@ -8,7 +8,7 @@ from eagle_jax.convert.rules import Carry, Drop
 from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.vision.clip import SIZES, Clip
-from eagle_jax.vision.weights.clip import table
+from eagle_jax.vision.weights.clip import SCHEMES, table
 
 
 def shapes(size):
@@ -83,3 +83,22 @@ def test_an_unknown_tensor_is_an_error():
       table(size),
       abstract(size),
     )
+
+
+TEXT = (
+  "logit_scale",
+  "text_projection.weight",
+  "visual_projection.weight",
+  "text_model.embeddings.position_ids",
+  "text_model.encoder.layers.0.mlp.fc1.weight",
+)
+
+
+def test_the_text_half_is_dropped_from_files_of_clip_alone():
+  size = SIZES["tiny"]
+  both = source(size, **{name: np.zeros(3, np.float32) for name in TEXT})
+  plan = engine.plan(both, SCHEMES[0].table(size), abstract(size))
+  assert set(plan.dropped) == set(TEXT)
+  assert len(plan.carried) == 2
+  with pytest.raises(EagleError, match="5 breaches"):  # a merged checkpoint holds no text half
+    engine.plan(both, table(size), abstract(size))

@@ -1,12 +1,16 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from eagle_jax.convert import engine
 from eagle_jax.convert.rules import Carry
 from eagle_jax.convert.source import ArraySource
+from eagle_jax.errors import EagleError
 from eagle_jax.vision.convnext import SIZES, ConvNext
-from eagle_jax.vision.weights.convnext import table
+from eagle_jax.vision.weights.convnext import SCHEMES, table
 
 
 def shapes(size, classes=1000):
@@ -67,3 +71,44 @@ def test_there_and_back_again_changes_nothing():
   assert set(back) == set(arrays)
   for name, array in back.items():
     np.testing.assert_array_equal(array, arrays[name])
+
+
+TEXT = (
+  "logit_scale",
+  "positional_embedding",
+  "text_projection",
+  "token_embedding.weight",
+  "transformer.resblocks.23.attn.in_proj_weight",
+  "ln_final.bias",
+)
+
+
+def open_clip(size, *more):
+  """Zeros under open_clip's names, the trunk without timm's classifier."""
+  arrays = {name: np.zeros(3, np.float32) for name in more}
+  for name, shape in shapes(size).items():
+    # The layer scale hangs on the block itself.
+    name = re.sub(r"(blocks\.\d+)\.weight", r"\1.gamma", name)
+    if not name.startswith("head.fc."):
+      arrays["visual.trunk." + name] = np.zeros(shape, np.float32)
+  return ArraySource(arrays)
+
+
+@pytest.mark.parametrize(
+  "head",
+  [("visual.head.proj.weight",), ("visual.head.mlp.fc1.weight", "visual.head.mlp.fc2.weight")],
+)
+def test_either_head_and_the_text_half_of_open_clip_are_dropped(head):
+  size = SIZES["tiny"]
+  scheme = next(scheme for scheme in SCHEMES if scheme.name == "open_clip")
+  plan = engine.plan(open_clip(size, *head, *TEXT), scheme.table(size), abstract(size))
+  assert set(plan.dropped) == {*head, *TEXT}
+  assert set(plan.carried) == {f"visual.trunk.head.norm.{leaf}" for leaf in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("name", ["visual.head.weight", "transformer.width", "stem.0.weight"])
+def test_open_clip_has_no_other_tensor(name):
+  size = SIZES["tiny"]
+  scheme = next(scheme for scheme in SCHEMES if scheme.name == "open_clip")
+  with pytest.raises(EagleError, match=f"source tensor '{name}' is known to no rule"):
+    engine.plan(open_clip(size, name), scheme.table(size), abstract(size))

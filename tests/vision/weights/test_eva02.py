@@ -7,7 +7,7 @@ from eagle_jax.convert import engine
 from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.vision.eva02 import SIZES, Eva02
-from eagle_jax.vision.weights.eva02 import table
+from eagle_jax.vision.weights.eva02 import SCHEMES, table
 
 
 def shapes(size):
@@ -85,3 +85,36 @@ def test_a_missing_block_is_an_error():
   arrays = {name: array for name, array in zeros(size).items() if not name.startswith("blocks.2")}
   with pytest.raises(EagleError, match=r"blocks\.2\.attn\.q_proj"):
     engine.plan(ArraySource(arrays), table(size), abstract(size))
+
+
+HEADS = (
+  "backbone.simfp_2.0.weight",
+  "backbone.simfp_5.1.norm.bias",
+  "proposal_generator.rpn_head.conv.conv0.weight",
+  "proposal_generator.anchor_generator.cell_anchors.0",
+  "roi_heads.box_head.2.fc1.weight",
+  "pixel_mean",
+  "pixel_std",
+)
+
+
+def detector(size, *more):
+  arrays = {"backbone.net." + name: array for name, array in zeros(size).items()}
+  return arrays | {name: np.zeros(3, np.float32) for name in more}
+
+
+def test_the_rest_of_the_detector_is_dropped():
+  size = SIZES["tiny"]
+  _, detection = SCHEMES
+  tables = [f"backbone.net.{name}" for name in ropes(4)]
+  source = ArraySource(detector(size, *HEADS, *tables))
+  plan = engine.plan(source, detection.table(size), abstract(size))
+  assert set(plan.dropped) == {*HEADS, *tables}
+  assert len(plan.moves) == len(shapes(size))
+
+
+@pytest.mark.parametrize("name", ["backbone.fpn.weight", "backbone.net.norm.weight", "pos_embed"])
+def test_what_is_no_part_of_the_detector_is_an_error(name):
+  size = SIZES["tiny"]
+  with pytest.raises(EagleError, match=f"'{name}' is known to no rule"):
+    engine.plan(ArraySource(detector(size, name)), SCHEMES[1].table(size), abstract(size))

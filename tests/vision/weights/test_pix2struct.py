@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from eagle_jax.convert import engine
+from eagle_jax.convert.schemes import recognise
 from eagle_jax.convert.source import ArraySource
 from eagle_jax.vision.pix2struct import SIZES, Pix2Struct
-from eagle_jax.vision.weights.pix2struct import table
+from eagle_jax.vision.weights.pix2struct import SCHEMES, table
 
 
 def shapes(size):
@@ -52,3 +53,17 @@ def test_there_and_back_again_changes_nothing():
   assert set(back) == set(arrays)
   for name, array in back.items():
     np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_the_encoder_may_come_alone_or_with_the_decoder():
+  size = SIZES["tiny"]
+  own, whole = SCHEMES
+  alone = {name: np.zeros(shape, np.float32) for name, shape in shapes(size).items()}
+  decoder = ("decoder.embed_tokens.weight", "decoder.layer.0.mlp.layer_norm.weight")
+  both = {f"encoder.{name}": array for name, array in alone.items()}
+  both |= dict.fromkeys(decoder, np.zeros(3, np.float32))
+  for arrays, scheme, dropped in ((alone, own, ()), (both, whole, decoder)):
+    assert recognise(SCHEMES, arrays) is scheme
+    plan = engine.plan(ArraySource(arrays), scheme.table(size), abstract(size))
+    assert set(plan.dropped) == set(dropped)
+    assert len(plan.moves) == len(alone)

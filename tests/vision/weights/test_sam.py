@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from eagle_jax.convert import engine
+from eagle_jax.convert.schemes import without_fresh
 from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.vision.sam import SIZES, Sam
-from eagle_jax.vision.weights.sam import table
+from eagle_jax.vision.weights.sam import SCHEMES, table
 
 
 def shapes(size):
@@ -74,3 +75,34 @@ def test_what_upstream_took_out_is_no_silent_passenger(name):
   arrays = zeros(size) | {name: np.zeros(3, np.float32)}
   with pytest.raises(EagleError, match=name):
     engine.plan(ArraySource(arrays), table(size), abstract(size))
+
+
+OTHERS = ("mask_decoder.iou_token.weight", "prompt_encoder.no_mask_embed.weight")
+NECKS = {
+  "hf": (
+    "vision_encoder.",
+    ("conv1.weight", "conv2.weight", "layer_norm2.weight"),
+  ),
+  "meta": ("image_encoder.", ("0.weight", "1.weight", "1.bias", "2.weight", "3.weight", "3.bias")),
+}
+
+
+@pytest.mark.parametrize("name", NECKS)
+def test_the_published_neck_is_dropped_and_eagles_own_left_to_training(name):
+  size = SIZES["tiny"]
+  scheme = next(scheme for scheme in SCHEMES if scheme.name == name)
+  wanted, drawn = without_fresh(abstract(size), scheme)
+  assert set(drawn) == {"neck_conv/kernel", "neck_norm/scale", "neck_norm/bias"}
+  leaves = engine.flatten(wanted)
+  arrays = {
+    source: np.zeros(transform.inverse(np.zeros(leaves[at.path].shape)[at.index]).shape, np.float32)
+    for source, at, transform in engine.expected_names(scheme.table(size), leaves)
+  }
+  prefix, tensors = NECKS[name]
+  neck = [f"{prefix}neck.{tensor}" for tensor in tensors]
+  arrays |= dict.fromkeys((*neck, *OTHERS), np.ones(3, np.float32))
+  plan = engine.plan(ArraySource(arrays), scheme.table(size), wanted)
+  assert set(plan.dropped) == {*neck, *OTHERS}
+  foreign = arrays | {f"{prefix}neck.norm.weight": np.ones(3, np.float32)}
+  with pytest.raises(EagleError, match=r"neck\.norm\.weight' is known to no rule"):
+    engine.plan(ArraySource(foreign), scheme.table(size), wanted)

@@ -1,0 +1,245 @@
+"""A checkpoint written slice by slice, so that its arrays never stand in memory whole.
+
+Each slice is one or a few uncompressed zarr chunks, that is, files that are written
+once, by any thread, in any order. A journal remembers what is written: the same
+conversion begun again goes on there. Nothing bears the final name before all is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from orbax.checkpoint import v1 as ocp
+
+from eagle_jax.checkpoint import manifest
+from eagle_jax.errors import EagleError
+from eagle_jax.types import Layout
+
+MAX_CHUNK = 64 << 20
+"""Bytes of a chunk, where its length can be divided so; a reader takes chunks whole."""
+
+JOURNAL, ARRAYS, SKELETON = "journal.jsonl", "arrays", "skeleton"
+PARTIAL = ".partial"
+"""Ending of the folder's name until it is complete."""
+
+
+class Writer:
+  """Parameters on their way into a new checkpoint of parameters alone."""
+
+  def __init__(self, folder: str | Path, layouts: Mapping[str, Layout], *, identity: str):
+    """Begins the checkpoint, or goes on with one that was interrupted.
+
+    Args:
+      folder: must not exist yet.
+      layouts: '/'-joined path → how its array lies on disk.
+      identity: of what is written; only the same one may go on.
+
+    Raises:
+      EagleError: if the folder exists, or an interrupted one holds something else.
+    """
+    self._folder = Path(folder).resolve()
+    if self._folder.exists():
+      raise EagleError(f"{folder} exists already; nothing saved is overwritten, name a new folder")
+    self._partial = self._folder.with_name(self._folder.name + PARTIAL)
+    self._layouts = layouts
+    self._lock = threading.Lock()
+    if (self._partial / "params").exists():  # interrupted while it was made whole
+      os.rename(self._partial / "params", self._partial / ARRAYS)
+    self._written = self._resume(identity)
+    for path, layout in layouts.items():
+      home = self._partial / ARRAYS / _name(path)
+      if not (home / ".zarray").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        manifest.sync(home / ".zarray", json.dumps(_zarray(layout)).encode())
+
+  def _resume(self, identity: str) -> dict[str, manifest.Digest]:
+    """Reads the journal, or begins it; returns the digests of the files that are whole."""
+    journal = self._partial / JOURNAL
+    if not journal.exists():
+      self._partial.mkdir(parents=True, exist_ok=True)
+      manifest.sync(journal, json.dumps({"identity": identity}).encode() + b"\n")
+      return {}
+    first, *lines = journal.read_bytes().splitlines(keepends=True)
+    if json.loads(first)["identity"] != identity:
+      raise EagleError(
+        f"{self._partial} holds what an interrupted run wrote from other files or with other "
+        "options; remove it, or name another folder"
+      )
+    # A line cut off by the interruption is a file that is written again.
+    known = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    journal.write_bytes(b"".join([first, *(line for line in lines if line.endswith(b"\n"))]))
+    return {
+      entry["file"]: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+      for entry in known
+      if (self._partial / entry["file"]).exists()
+      and (self._partial / entry["file"]).stat().st_size == entry["bytes"]
+    }
+
+  def has(self, path: str, index: Sequence[int] = ()) -> bool:
+    """Whether a slice is written already, all of it."""
+    return all(name in self._written for name, _ in self._files(path, index))
+
+  def put(self, path: str, index: Sequence[int], array: np.ndarray) -> None:
+    """Writes one slice; may be called by several threads at once.
+
+    Args:
+      path: of the parameter.
+      index: of the slice on the leading axes, () for the whole.
+      array: the slice, of the layout's dtype; not copied if it lies in the layout's order.
+
+    Raises:
+      EagleError: if the slice has another shape or dtype, or the disk takes no more.
+    """
+    layout = self._layouts[path]
+    wanted = layout.shape[layout.depth :]
+    if array.shape != wanted or array.dtype != layout.dtype or len(index) != layout.depth:
+      raise EagleError(
+        f"{path}{list(index)} takes {layout.dtype} {list(wanted)}, "
+        f"it is given {array.dtype} {list(array.shape)}"
+      )
+    flat = np.ascontiguousarray(array.T if layout.order == "F" else array)
+    files = self._files(path, index)
+    blocks = flat.reshape(len(files), -1).view(np.uint8)  # [parts, bytes]
+    for (name, place), block in zip(files, blocks, strict=True):
+      if name not in self._written:
+        self._write(name, place, block)
+
+  def _write(self, name: str, place: Path, block: np.ndarray) -> None:
+    """Writes one file and remembers it, once the disk has it; `block` is uint8 [bytes]."""
+    data = block.data
+    try:
+      manifest.sync(place, data)
+    except OSError as error:
+      place.unlink(missing_ok=True)
+      raise EagleError(
+        f"{place} takes {len(data)} bytes: {error.strerror}; what is written stays, "
+        "the same command goes on with it"
+      ) from None
+    known: manifest.Digest = {
+      "bytes": len(data),
+      "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with self._lock, (self._partial / JOURNAL).open("a") as journal:
+      journal.write(json.dumps({"file": name, **known}) + "\n")
+      self._written[name] = known
+
+  def _files(self, path: str, index: Sequence[int]) -> list[tuple[str, Path]]:
+    """Returns the files of a slice in the order of their bytes: journal name and place."""
+    layout = self._layouts[path]
+    rest = len(layout.shape) - layout.depth
+    axis = rest - 1 if layout.order == "F" else 0
+    found = []
+    for part in range(_parts(layout)):
+      place = [part if n == axis else 0 for n in range(rest)]
+      chunk = ".".join(map(str, (*index, *place))) or "0"
+      name = f"{ARRAYS}/{_name(path)}/{chunk}"
+      found.append((name, self._partial / name))
+    return found
+
+  def finish(self, meta: Mapping[str, Any], extra: Mapping[str, bytes]) -> None:
+    """Makes the checkpoint whole and gives it its name.
+
+    Args:
+      meta: JSON-able description: where the parameters come from.
+      extra: name, in a folder or not, → contents of files to lie beside the parameters.
+
+    Raises:
+      EagleError: if a slice was never written.
+    """
+    missing = [
+      f"{path}{list(index)}"
+      for path, layout in self._layouts.items()
+      for index in itertools.product(*map(range, layout.shape[: layout.depth]))
+      if not self.has(path, index)
+    ]
+    if missing:
+      raise EagleError(f"{len(missing)} slices were never written: {', '.join(missing[:5])}")
+    for name, contents in extra.items():
+      (self._partial / name).parent.mkdir(exist_ok=True)
+      manifest.sync(self._partial / name, contents)
+    self._dress(meta)
+    (self._partial / JOURNAL).unlink()
+    moved = {"params" + name.removeprefix(ARRAYS): known for name, known in self._written.items()}
+    manifest.write(self._partial, moved)
+    os.rename(self._partial, self._folder)
+    _sync_folder(self._folder.parent)
+
+  def _dress(self, meta: Mapping[str, Any]) -> None:
+    """Lets Orbax save a tree of scalars, and puts the arrays in their place."""
+    skeleton, params = self._partial / SKELETON, self._partial / "params"
+    shutil.rmtree(skeleton, ignore_errors=True)
+    scalars = {path: np.zeros((), layout.dtype) for path, layout in self._layouts.items()}
+    saving = ocp.options.ArrayOptions.Saving(use_ocdbt=False, use_zarr3=False)
+    with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
+      ocp.save_checkpointables(
+        skeleton,
+        {"params": traverse_util.unflatten_dict(scalars, sep="/")},
+        custom_metadata=dict(meta),
+      )
+    for path in self._layouts:
+      shutil.rmtree(skeleton / "params" / _name(path))
+    if not params.exists():
+      os.rename(self._partial / ARRAYS, params)
+    for file in (skeleton / "params").iterdir():
+      os.replace(file, params / file.name)
+    (skeleton / "params").rmdir()
+    for file in skeleton.iterdir():
+      os.replace(file, self._partial / file.name)
+    skeleton.rmdir()
+
+
+def _name(path: str) -> str:
+  """Returns the folder Orbax gives a parameter."""
+  return path.replace("/", ".")
+
+
+def _parts(layout: Layout) -> int:
+  """Returns into how many equal chunks a slice is cut along its slowest axis."""
+  rest = layout.shape[layout.depth :]
+  if not rest:
+    return 1
+  length = rest[-1 if layout.order == "F" else 0]
+  size = math.prod(rest) * layout.dtype.itemsize
+  few = range(1, min(length, 4 * size // MAX_CHUNK + 1) + 1)
+  # A length without a fitting divisor stays whole: zarr would pad an uneven last chunk.
+  return next((n for n in few if length % n == 0 and size <= n * MAX_CHUNK), 1)
+
+
+def _zarray(layout: Layout) -> dict[str, Any]:
+  """Returns what zarr says of an array. Source: the zarr format, version 2."""
+  rest = list(layout.shape[layout.depth :])
+  if rest:
+    rest[-1 if layout.order == "F" else 0] //= _parts(layout)
+  # bfloat16 has no code of zarr's own; TensorStore and Orbax call it by name.
+  known = layout.dtype.name == "bfloat16"
+  return {
+    "zarr_format": 2,
+    "shape": list(layout.shape),
+    "chunks": [1] * layout.depth + [max(length, 1) for length in rest],  # zarr has no empty chunk
+    "dtype": "bfloat16" if known else layout.dtype.str,
+    "order": layout.order,
+    "compressor": None,
+    "fill_value": None,
+    "filters": None,
+    "dimension_separator": ".",
+  }
+
+
+def _sync_folder(folder: Path) -> None:
+  """Waits until the disk knows the names in a folder."""
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
