@@ -4,7 +4,7 @@
     python .ci/style_budget.py --figures  the figures only; never fails
 
 Reads files and imports none of them. A figure is about the sources (`eagle_jax`,
-`configs`, `launch`, `tools`, `.ci`) unless it says that tests are meant.
+`configs`, `launch`, `tools`, `bench`, `.ci`) unless it says that tests are meant.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = ("eagle_jax", "configs", "launch", "tools", ".ci")
+SOURCES = ("eagle_jax", "configs", "launch", "tools", "bench", ".ci")
 ARRAY_PACKAGES = tuple(f"eagle_jax/{n}/" for n in ("nn", "vision", "fusion", "language", "model"))
 SUITES = ("parity",)  # test folders that are suites of their own and mirror no source
 WHOLE_PROJECT = ("test_architecture",)  # test files about the project as a whole

@@ -7,7 +7,14 @@ lies beside them as JSON.
 """
 
 from eagle_jax.checkpoint.lazy import LazyArray, open_params
-from eagle_jax.checkpoint.params import load_params, read_meta, resolve, save_params, stored
+from eagle_jax.checkpoint.params import (
+  is_checkpoint,
+  load_params,
+  read_meta,
+  resolve,
+  save_params,
+  stored,
+)
 from eagle_jax.checkpoint.runs import Checkpoints, Resumable
 from eagle_jax.checkpoint.stream import Writer
 
@@ -16,6 +23,7 @@ __all__ = [
   "LazyArray",
   "Resumable",
   "Writer",
+  "is_checkpoint",
   "load_params",
   "open_params",
   "read_meta",

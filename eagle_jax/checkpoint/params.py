@@ -54,6 +54,12 @@ def resolve(folder: str) -> epath.Path:
   return max(complete, key=lambda p: int(p.name))
 
 
+def is_checkpoint(folder: str) -> bool:
+  """Whether this is the folder of a checkpoint, or of a run that has one."""
+  path = epath.Path(folder)
+  return path.is_dir() and any((path / name).exists() for name in ("params", CHECKPOINTS))
+
+
 def read_meta(folder: str) -> dict[str, Any]:
   """Returns the JSON that was saved beside the parameters."""
   found = ocp.checkpointables_metadata(resolve(folder)).custom_metadata

@@ -19,6 +19,7 @@ VERBS: Mapping[str, str] = {
   "train": "runs one stage of training",
   "convert": "turns a foreign checkpoint into one of this project",
   "export": "turns a checkpoint of this project back into foreign files",
+  "verify": "holds a checkpoint against its manifest, or two of any kind against each other",
   "generate": "answers a question about a picture",
   "demo": "runs all three stages on real pictures on this machine and writes a report",
   "describe": "prints experts, shapes, what a stage trains, and memory, without computing",

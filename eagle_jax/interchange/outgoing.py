@@ -47,24 +47,39 @@ def export(
   folder = pathlib.Path(target)
   if folder.exists():
     raise EagleError(f"{target} exists already; nothing is overwritten, name a new folder")
-  eagle = eagle_lib.build(experiment.model)
-  part = parts.part(eagle, what)
+  outgoing = tensors(source, what, experiment)
+  partial = folder.with_name(folder.name + ".partial")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  files = shards.write(partial, outgoing, on_done=lambda done: on_done(done, len(outgoing)))
+  if what == parts.WHOLE:
+    size = eagle_lib.build(experiment.model).size
+    config_json = upstream.write(experiment.model, size, dtype=outgoing[0].entry.dtype.name)
+    origins = list(lineage(source))
+    files += _companions(origins, partial, config_json, tokenizer=experiment.data.tokenizer)
+  partial.rename(folder)
+  return files
+
+
+def tensors(source: str, what: str, experiment: config.Experiment) -> list[engine.Outgoing]:
+  """Returns the foreign tensors that a part of a checkpoint stands for, none of them read.
+
+  They have the names they came in, upstream's if they were trained here.
+
+  Args:
+    source: a checkpoint or a run's folder.
+    what: 'whole', 'language', 'projector' or the name of an expert.
+    experiment: around the model that the checkpoint is of.
+
+  Raises:
+    EagleError: if the checkpoint lacks a parameter of the part.
+  """
+  part = parts.part(eagle_lib.build(experiment.model), what)
   came_in = checkpoint.read_meta(source).get("scheme")
   scheme = next((s for s in part.schemes if s.name == came_in), part.schemes[0])
   table = part.table(scheme)
   params = part.select(scheme, checkpoint.open_params(source), place=source)
-  origins = list(lineage(source))
-  tensors = engine.outgoing(table, params, carried=_carried(origins, table))
-  partial = folder.with_name(folder.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  files = shards.write(partial, tensors, on_done=lambda done: on_done(done, len(tensors)))
-  if what == parts.WHOLE:
-    dtype = tensors[0].entry.dtype.name
-    config_json = upstream.write(experiment.model, eagle.size, dtype=dtype)
-    files += _companions(origins, partial, config_json, tokenizer=experiment.data.tokenizer)
-  partial.rename(folder)
-  return files
+  return engine.outgoing(table, params, carried=_carried(list(lineage(source)), table))
 
 
 def lineage(folder: str) -> Iterator[pathlib.Path]:

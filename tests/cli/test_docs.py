@@ -1,0 +1,83 @@
+"""The commands of docs/convert.md, run as they stand on small files with the real ones' names."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from eagle_jax.cli import config as cli_config
+from eagle_jax.cli.main import main
+from eagle_jax.convert import engine, shards
+from eagle_jax.interchange import parts, upstream
+from eagle_jax.language import LANGUAGE_MODELS
+from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.vision import EXPERTS
+from tests.convert import torch_zip
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "convert.md").read_text()
+
+FILES = {
+  "Eagle-X5-7B/model.safetensors": ("whole", "eagle"),
+  "clip-vit-large-patch14-336/pytorch_model.bin": ("clip", "eagle"),
+  "convnext_xxlarge.clip_laion2b_soup_ft_in1k/model.safetensors": ("convnext", "timm"),
+  "CLIP-convnext_xxlarge/open_clip_pytorch_model.bin": ("convnext", "open_clip"),
+  "sam-vit-large/model.safetensors": ("sam", "hf"),
+  "sam_vit_l_0b3195.pth": ("sam", "meta"),
+  "eva02_L_coco_det_sys_o365.pth": ("eva02", "detection"),
+  "pix2struct-large/model.safetensors": ("pix2struct", "hf"),
+  "vicuna-7b-v1.5/model.safetensors": ("language", "hf"),
+  "mm_projector.bin": ("projector", "eagle"),
+}
+"""File that the page names → the part it holds and the scheme of its names."""
+
+
+def commands(page):
+  """The commands of the page that are to be run, without those that train or leave things out."""
+  text = "\n".join(re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+  lines = text.replace("\\\n", " ").splitlines()
+  return [shlex.split(line) for line in lines if line.startswith("eagle-jax") and "…" not in line]
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """Makes the released sizes small, so that the recipes on the page build small models."""
+  for expert in EXPERTS.values():
+    monkeypatch.setitem(expert.sizes, "released", expert.sizes["demo"])
+  size = dataclasses.replace(LANGUAGE_MODELS["demo"], vocab=96)
+  monkeypatch.setitem(LANGUAGE_MODELS, "vicuna_7b", size)
+  return cli_config.load("eagle_x5_vicuna_7b").experiment.model
+
+
+def write(path, tensors):
+  """Writes tensors as safetensors, or as torch would."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if path.suffix == ".safetensors":
+    shards.write(path.parent, tensors)
+    return
+  state = {tensor.name: torch_zip.whole(tensor.make()) for tensor in tensors}
+  torch_zip.save({"model": state} if path.suffix == ".pth" else state, path)
+
+
+def test_the_commands_of_the_page_run(small, tmp_path, monkeypatch, capsys):
+  eagle = eagle_lib.build(small)
+  rng = np.random.default_rng(0)
+  for name, (what, scheme_name) in FILES.items():
+    part = parts.part(eagle, what)
+    scheme = next(s for s in part.schemes if s.name == scheme_name)
+    leaves = engine.flatten(part.targets(scheme)[0])
+    params = {p: rng.normal(size=leaf.shape).astype(np.float16) for p, leaf in leaves.items()}
+    write(tmp_path / name, engine.outgoing(part.table(scheme), params))
+  described = upstream.write(small, eagle.size, dtype="float16")
+  (tmp_path / "Eagle-X5-7B" / "config.json").write_text(json.dumps(described))
+  monkeypatch.chdir(tmp_path)
+  run = commands(PAGE)
+  assert {
+    word.removeprefix("--from=").split("/")[0] for c in run for word in c if "--from=" in word
+  } >= {name.split("/")[0] for name in FILES}
+  for command in run:
+    assert main(command[1:]) == 0, command
+  assert "training draws it: vision/sam/neck_conv/kernel" in capsys.readouterr().out
