@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = ("eagle_jax", "configs", "launch", "tools", "bench", ".ci")
 ARRAY_PACKAGES = tuple(f"eagle_jax/{n}/" for n in ("nn", "vision", "fusion", "language", "model"))
 SUITES = ("parity",)  # test folders that are suites of their own and mirror no source
-WHOLE_PROJECT = ("test_architecture",)  # test files about the project as a whole
+WHOLE_PROJECT = ("test_architecture", "test_docs")  # test files about the project as a whole
 
 MAX_FILE = 400  # lines, tests and weight tables included
 MAX_MEDIAN_FILE = 110  # lines

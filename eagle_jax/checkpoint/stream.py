@@ -7,6 +7,7 @@ conversion begun again goes on there. Nothing bears the final name before all is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -28,6 +29,9 @@ from eagle_jax.types import Layout
 
 MAX_CHUNK = 64 << 20
 """Bytes of a chunk, where its length can be divided so; a reader takes chunks whole."""
+
+SYNC_BYTES = 256 << 20
+"""Bytes written before the disk is waited for: each wait holds up all that is being written."""
 
 JOURNAL, ARRAYS, SKELETON = "journal.jsonl", "arrays", "skeleton"
 PARTIAL = ".partial"
@@ -54,6 +58,7 @@ class Writer:
     self._partial = self._folder.with_name(self._folder.name + PARTIAL)
     self._layouts = layouts
     self._lock = threading.Lock()
+    self._unsure: list[str] = []
     if (self._partial / "params").exists():  # interrupted while it was made whole
       os.rename(self._partial / "params", self._partial / ARRAYS)
     self._written = self._resume(identity)
@@ -116,23 +121,37 @@ class Writer:
         self._write(name, place, block)
 
   def _write(self, name: str, place: Path, block: np.ndarray) -> None:
-    """Writes one file and remembers it, once the disk has it; `block` is uint8 [bytes]."""
-    data = block.data
+    """Writes one file; `block` is uint8 [bytes]."""
     try:
-      manifest.sync(place, data)
+      known = _write_hashed(place, block.data)
     except OSError as error:
       place.unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # the disk may be too full for the journal, too
+        self._remember(self._take())
       raise EagleError(
-        f"{place} takes {len(data)} bytes: {error.strerror}; what is written stays, "
+        f"{place} takes {block.nbytes} bytes: {error.strerror}; what is written stays, "
         "the same command goes on with it"
       ) from None
-    known: manifest.Digest = {
-      "bytes": len(data),
-      "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    with self._lock, (self._partial / JOURNAL).open("a") as journal:
-      journal.write(json.dumps({"file": name, **known}) + "\n")
+    with self._lock:
       self._written[name] = known
+      self._unsure.append(name)
+      waiting = sum(int(self._written[n]["bytes"]) for n in self._unsure)
+      due = self._take() if waiting >= SYNC_BYTES else []
+    self._remember(due)
+
+  def _take(self) -> list[str]:
+    """Returns the files the disk may not have yet, which the caller is to make sure of."""
+    taken, self._unsure = self._unsure, []
+    return taken
+
+  def _remember(self, names: Sequence[str]) -> None:
+    """Waits until the disk has these files, then notes them in the journal."""
+    for name in names:
+      sync_path(self._partial / name)
+    if names:
+      lines = [json.dumps({"file": name, **self._written[name]}) + "\n" for name in names]
+      with self._lock, (self._partial / JOURNAL).open("a") as journal:
+        journal.writelines(lines)
 
   def _files(self, path: str, index: Sequence[int]) -> list[tuple[str, Path]]:
     """Returns the files of a slice in the order of their bytes: journal name and place."""
@@ -168,12 +187,13 @@ class Writer:
     for name, contents in extra.items():
       (self._partial / name).parent.mkdir(exist_ok=True)
       manifest.sync(self._partial / name, contents)
+    self._remember(self._take())
     self._dress(meta)
     (self._partial / JOURNAL).unlink()
     moved = {"params" + name.removeprefix(ARRAYS): known for name, known in self._written.items()}
     manifest.write(self._partial, moved)
     os.rename(self._partial, self._folder)
-    _sync_folder(self._folder.parent)
+    sync_path(self._folder.parent)
 
   def _dress(self, meta: Mapping[str, Any]) -> None:
     """Lets Orbax save a tree of scalars, and puts the arrays in their place."""
@@ -197,6 +217,19 @@ class Writer:
     for file in skeleton.iterdir():
       os.replace(file, self._partial / file.name)
     skeleton.rmdir()
+
+
+def _write_hashed(place: Path, data: memoryview) -> manifest.Digest:
+  """Hashes what is to be in a file, then hands it to the disk without waiting for it."""
+  # Hashing comes first: it brings mapped pages in, which a write would do one by one.
+  digest = hashlib.sha256(data).hexdigest()
+  with place.open("wb", buffering=0) as file:
+    written = 0
+    while written < len(data):
+      written += file.write(data[written:])
+    if hasattr(os, "posix_fadvise"):  # on Linux this starts the writing
+      os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+  return {"bytes": len(data), "sha256": digest}
 
 
 def _name(path: str) -> str:
@@ -236,9 +269,9 @@ def _zarray(layout: Layout) -> dict[str, Any]:
   }
 
 
-def _sync_folder(folder: Path) -> None:
-  """Waits until the disk knows the names in a folder."""
-  handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+  """Waits until the disk has a file, or knows the names in a folder."""
+  handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)
   finally:

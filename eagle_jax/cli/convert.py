@@ -31,7 +31,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
     dest="source",
     required=True,
     metavar="PATH",
-    help="a .safetensors, .bin or .pth file, or a folder as Hugging Face lays it out",
+    help="a .safetensors, .bin, .pth or .gguf file, or a folder as Hugging Face lays it out",
   )
   parser.add_argument("--to", dest="target", required=True, metavar="DIR", help="a new folder")
   parser.add_argument(

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from eagle_jax.convert.gguf_file import GgufSource
 from eagle_jax.convert.source import INDEX, SINGLE, SafetensorsSource, ShardedSource, Source
 from eagle_jax.convert.torch_file import TorchSource
 from eagle_jax.errors import EagleError
@@ -16,6 +17,7 @@ SUFFIXES: Mapping[str, Reader] = {
   ".bin": TorchSource,
   ".pth": TorchSource,
   ".pt": TorchSource,
+  ".gguf": GgufSource,
 }
 """End of a file's name to what reads it."""
 

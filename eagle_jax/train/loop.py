@@ -126,6 +126,8 @@ def _write_down(ready: Run) -> None:
 
 def _refuse_other_run(before: dict[str, Any], ready: Run) -> None:
   """Raises if the folder holds a run of another experiment."""
+  # An older version wrote no field that came since: it had what is the default now.
+  before = json.loads(config.from_mapping(before).to_json())
   now = json.loads(ready.experiment.to_json())
   changed = [f for f in now if f not in MAY_CHANGE and now[f] != before.get(f)]
   if changed:

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from eagle_jax.convert.files import NAMES, SUFFIXES, open_source
+from eagle_jax.convert.gguf_file import GgufSource
 from eagle_jax.convert.source import SafetensorsSource, ShardedSource
 from eagle_jax.convert.torch_file import TorchSource
 from eagle_jax.errors import EagleError
@@ -30,10 +31,18 @@ def index(path, weight_map):
   path.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", sorted(set(SUFFIXES) - {".gguf"}))
 def test_a_file_is_read_by_its_suffix(tmp_path, suffix):
   source = open_source(write(tmp_path / f"weights{suffix}", 2))
   assert isinstance(source, SafetensorsSource if suffix == ".safetensors" else TorchSource)
+  np.testing.assert_array_equal(source.read("a"), array(2))
+
+
+def test_gguf_is_read_by_its_suffix(tmp_path):
+  from tests.convert import gguf_files
+
+  source = open_source(gguf_files.save(tmp_path / "weights.gguf", {"a": array(2)}))
+  assert isinstance(source, GgufSource)
   np.testing.assert_array_equal(source.read("a"), array(2))
 
 

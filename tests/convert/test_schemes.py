@@ -62,7 +62,7 @@ def fresh(expert):
 
 def test_every_published_file_of_an_expert_is_known():
   assert set(FILES) == set(keys.STANDALONE)
-  assert {expert for expert, _ in FILES.values()} == set(vision.EXPERTS)
+  assert {expert for expert, _ in FILES.values()} <= set(vision.EXPERTS)
 
 
 @pytest.mark.parametrize("expert", vision.EXPERTS)

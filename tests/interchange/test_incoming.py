@@ -1,5 +1,6 @@
 """Whole conversions: planned from names alone, saved with their story, resumed."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -44,6 +45,28 @@ def test_upstreams_mm_projector_bin_is_read(tmp_path):
   got = checkpoint.open_params(str(tmp_path / "made"))
   turned = projector()["model.mm_projector.0.weight"].T
   np.testing.assert_array_equal(np.asarray(got["projector/layer_0/kernel"]), turned)
+
+
+def test_a_source_brings_companions_and_is_held_to_what_it_says(tmp_path, monkeypatch):
+  save_file(projector(), tmp_path / "model.safetensors")
+  planned = incoming.plan(str(tmp_path / "model.safetensors"), "projector", EXPERIMENT)
+  monkeypatch.setattr(
+    type(planned.source), "companions", lambda self: {"tokenizer.json": b"{}"}, raising=False
+  )
+  incoming.save(planned, str(tmp_path / "made"))
+  file = tmp_path / "made" / incoming.COMPANIONS_FOLDER / "tokenizer.json"
+  assert file.read_bytes() == b"{}"
+
+  def check(size, source):
+    raise EagleError(f"{size} is not what {source.description} says")
+
+  part = parts.part(eagle_lib.build(MODEL), "projector")
+  strict = dataclasses.replace(part.schemes[0], check=check)
+  monkeypatch.setattr(
+    parts, "part", lambda eagle, name: dataclasses.replace(part, schemes=(strict,))
+  )
+  with pytest.raises(EagleError, match=r"is not what .*model\.safetensors says"):
+    incoming.plan(str(tmp_path / "model.safetensors"), "projector", EXPERIMENT)
 
 
 def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):

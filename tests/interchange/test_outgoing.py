@@ -76,3 +76,21 @@ def test_nothing_is_written_where_something_is_missing(imported, tmp_path):
   assert not (tmp_path / "back").exists()
   with pytest.raises(EagleError, match="exists already"):
     outgoing.export(str(imported), str(tmp_path), what="clip", experiment=EXPERIMENT)
+
+
+def test_a_language_model_leaves_in_the_names_of_transformers(imported, tmp_path):
+  target = tmp_path / "language"
+  outgoing.export(str(imported), str(target), what="language", experiment=EXPERIMENT)
+  names = load_file(target / "model.safetensors")
+  assert "model.layers.0.self_attn.q_proj.weight" in names
+  checkpoint.save_params(
+    str(tmp_path / "alone"),
+    {p: np.asarray(a) for p, a in checkpoint.open_params(str(imported)).items() if "language" in p},
+    {"scheme": "gguf"},
+  )
+  target = tmp_path / "again"
+  outgoing.export(str(tmp_path / "alone"), str(target), what="language", experiment=EXPERIMENT)
+  assert load_file(target / "model.safetensors").keys() == names.keys()
+  assert json.loads((target / "config.json").read_text())["model_type"] == "llama"
+  came_in = outgoing.tensors(str(tmp_path / "alone"), "language", EXPERIMENT)
+  assert "token_embd.weight" in {tensor.name for tensor in came_in}

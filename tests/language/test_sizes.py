@@ -10,6 +10,7 @@ TOTALS = {
   "vicuna_13b": 13_015_864_320,
   "llama3_8b": 8_030_261_248 + 2 * 4096,  # the appended <pad> row of both tables
   "yi_34b": 34_388_917_248,
+  "smollm2_135m": 134_515_008,
 }
 
 

@@ -176,6 +176,16 @@ def test_a_folder_of_another_run_is_refused(tmp_path, dataset):
     loop.run(dataclasses.replace(chosen, seed=1), str(tmp_path / "run"))
 
 
+def test_a_run_of_a_version_that_knew_fewer_fields_goes_on(tmp_path, dataset):
+  chosen = experiment(dataset(5), steps=1)
+  loop.run(chosen, str(tmp_path / "run"))
+  path = tmp_path / "run" / loop.CONFIG_FILE
+  written = json.loads(path.read_text())
+  del written["model"]["vocab_rows"]
+  path.write_text(json.dumps(written))
+  assert loop.run(chosen, str(tmp_path / "run")).steps == 1
+
+
 def test_the_length_of_a_run_follows_from_its_epochs(tmp_path, dataset):
   chosen = experiment(dataset(10), steps=0, epochs=0.5)
   ready = loop.prepare(chosen, str(tmp_path), num_records=10)

@@ -18,7 +18,7 @@ from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.vision import EXPERTS
 from tests.convert import torch_zip
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "convert.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "convert.md").read_text()
 
 FILES = {
   "Eagle-X5-7B/model.safetensors": ("whole", "eagle"),
@@ -30,6 +30,7 @@ FILES = {
   "eva02_L_coco_det_sys_o365.pth": ("eva02", "detection"),
   "pix2struct-large/model.safetensors": ("pix2struct", "hf"),
   "vicuna-7b-v1.5/model.safetensors": ("language", "hf"),
+  "SmolLM2-135M-Instruct.Q4_1.gguf": ("language", "gguf"),
   "mm_projector.bin": ("projector", "eagle"),
 }
 """File that the page names → the part it holds and the scheme of its names."""
@@ -48,15 +49,27 @@ def small(monkeypatch):
   for expert in EXPERTS.values():
     monkeypatch.setitem(expert.sizes, "released", expert.sizes["demo"])
   size = dataclasses.replace(LANGUAGE_MODELS["demo"], vocab=96)
-  monkeypatch.setitem(LANGUAGE_MODELS, "vicuna_7b", size)
+  for name in ("vicuna_7b", "smollm2_135m"):
+    monkeypatch.setitem(LANGUAGE_MODELS, name, size)
   return cli_config.load("eagle_x5_vicuna_7b").experiment.model
 
 
-def write(path, tensors):
-  """Writes tensors as safetensors, or as torch would."""
+def write(path, tensors, size):
+  """Writes tensors as safetensors, as torch would, or as GGUF with the model's size."""
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.suffix == ".safetensors":
     shards.write(path.parent, tensors)
+    return
+  if path.suffix == ".gguf":
+    from tests.convert import gguf_files
+
+    facts = {
+      "llama.attention.head_count": size.num_heads,
+      "llama.attention.head_count_kv": size.num_kv_heads,
+      "llama.rope.freq_base": size.rope_theta,
+      "llama.attention.layer_norm_rms_epsilon": size.norm_eps,
+    }
+    gguf_files.save(path, {tensor.name: tensor.make() for tensor in tensors}, facts=facts)
     return
   state = {tensor.name: torch_zip.whole(tensor.make()) for tensor in tensors}
   torch_zip.save({"model": state} if path.suffix == ".pth" else state, path)
@@ -70,7 +83,7 @@ def test_the_commands_of_the_page_run(small, tmp_path, monkeypatch, capsys):
     scheme = next(s for s in part.schemes if s.name == scheme_name)
     leaves = engine.flatten(part.targets(scheme)[0])
     params = {p: rng.normal(size=leaf.shape).astype(np.float16) for p, leaf in leaves.items()}
-    write(tmp_path / name, engine.outgoing(part.table(scheme), params))
+    write(tmp_path / name, engine.outgoing(part.table(scheme), params), eagle.size.language)
   described = upstream.write(small, eagle.size, dtype="float16")
   (tmp_path / "Eagle-X5-7B" / "config.json").write_text(json.dumps(described))
   monkeypatch.chdir(tmp_path)
