@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all check lock clean
+.PHONY: help venv demo test test-all test-full check lock clean
 
 help:
 	@echo "make demo    all three training stages on real pictures, on this machine's CPU -> runs/demo/report.html"
 	@echo "make test    the fast test suite"
 	@echo "make test-all  the same and the slow tests: kill -9 in every stage, long runs"
+	@echo "make test-full  the experts at their released sizes against the original, one at a time"
 	@echo "make check   format, lint, layers, style budget, types"
 	@echo "make lock    resolves the requirements anew into the lock files"
 	@echo "make clean   removes .venv, runs and caches"
@@ -35,6 +36,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+# One process and no other work beside it: an expert takes up to 12 GB in float32.
+test-full: $(STAMP)
+	EAGLE_FULL=1 JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/parity -k "full_ or real_" --durations=0
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" .ci/check.sh

@@ -57,10 +57,20 @@ def layouts_of(plan: engine.Plan, dtype: engine.Dtype = None) -> dict[str, Layou
   return found
 
 
-def identity(plan: engine.Plan, source: Source, found: Mapping[str, Layout]) -> str:
-  """Returns a SHA-256 of all that decides what a conversion writes, short of the bytes read."""
+def identity(
+  plan: engine.Plan, source: Source, found: Mapping[str, Layout], *, stamp: str = ""
+) -> str:
+  """Returns a SHA-256 of all that decides what a conversion writes, short of the bytes read.
+
+  Args:
+    plan: what is done.
+    source: what is read.
+    found: from `layouts_of`.
+    stamp: stands for the bytes, such as sizes and times of the source's files.
+  """
   told = [
     source.description,
+    stamp,
     [(m.name, str(m.entry), str(m.place), m.transform.name) for m in plan.moves],
     sorted((path, str(layout)) for path, layout in found.items()),
   ]

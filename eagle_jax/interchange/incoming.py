@@ -129,7 +129,8 @@ def save(
   if isinstance(source, Accompanied):
     beside |= source.companions()
   layouts = stream.layouts_of(plan, dtype)
-  writer = checkpoint.Writer(target, layouts, identity=stream.identity(plan, source, layouts))
+  identity = stream.identity(plan, source, layouts, stamp=stamp(conversion.origin))
+  writer = checkpoint.Writer(target, layouts, identity=identity)
   carried = stream.run(plan, source, writer, layouts=layouts, on_done=on_done)
   meta: dict[str, Any] = {
     "kind": "converted",
@@ -143,6 +144,13 @@ def save(
   if carried:
     extra[CARRIED_FILE] = safetensors.numpy.save(carried)
   writer.finish(meta, extra)
+
+
+def stamp(path: pathlib.Path) -> str:
+  """Returns name, size and time of the files at a path: another text, if they are changed."""
+  files = sorted(path.iterdir()) if path.is_dir() else [path]
+  told = ((file.name, file.stat()) for file in files if file.is_file())
+  return ", ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in told)
 
 
 def companions(path: pathlib.Path) -> dict[str, bytes]:

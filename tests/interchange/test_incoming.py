@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -84,6 +85,12 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     incoming.save(planned, str(tmp_path / "made"))
   monkeypatch.undo()
   assert not (tmp_path / "made").exists()
+  # Other weights under the same names must not be mixed with those written already.
+  before = (tmp_path / "model.safetensors").stat()
+  os.utime(tmp_path / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+  with pytest.raises(EagleError, match="interrupted run wrote from other files"):
+    incoming.save(planned, str(tmp_path / "made"))
+  os.utime(tmp_path / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
   incoming.save(planned, str(tmp_path / "made"))
   assert len(checkpoint.stored(str(tmp_path / "made"))) == len(projector())
 
