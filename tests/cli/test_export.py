@@ -16,7 +16,8 @@ from eagle_jax.convert.files import open_source
 from eagle_jax.interchange import parts, upstream
 from eagle_jax.model import eagle as eagle_lib
 
-CONFIG = ["--config=debug", "--config.model.experts=clip@demo,convnext@demo,sam@demo"]
+EXPERTS = "clip@demo,convnext@demo,sam@demo,eva02@demo,pix2struct@demo"
+CONFIG = ["--config=debug", f"--config.model.experts={EXPERTS}"]
 BF16 = ml_dtypes.bfloat16
 
 
