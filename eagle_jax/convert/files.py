@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eagle_jax.convert.gguf_file import GgufSource
+from eagle_jax.convert.npz_file import NpzSource
 from eagle_jax.convert.source import INDEX, SINGLE, SafetensorsSource, ShardedSource, Source
 from eagle_jax.convert.torch_file import TorchSource
 from eagle_jax.errors import EagleError
@@ -18,6 +19,7 @@ SUFFIXES: Mapping[str, Reader] = {
   ".pth": TorchSource,
   ".pt": TorchSource,
   ".gguf": GgufSource,
+  ".npz": NpzSource,
 }
 """End of a file's name to what reads it."""
 

@@ -69,6 +69,7 @@ EXPERTS: dict[str, Expert] = {
   "eva02": Expert("eva02", "Eva02"),
   "pix2struct": Expert("pix2struct", "Pix2Struct"),
   "dinov2": Expert("dinov2", "Dinov2"),
+  "siglip": Expert("siglip", "SigLip"),
 }
 """Name of an expert in a config → where it is."""
 

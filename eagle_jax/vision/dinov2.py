@@ -61,6 +61,9 @@ _LARGE_WITH_REGISTERS = Dinov2Size(
   mlp_width=4096,
 )
 _LARGE = dataclasses.replace(_LARGE_WITH_REGISTERS, registers=0, antialias=False)
+_SMALL = dataclasses.replace(
+  _LARGE, image_size=224, width=384, depth=12, num_heads=6, mlp_width=1536
+)
 
 SIZES = {
   "released": _LARGE_WITH_REGISTERS,  # the one of EAGLE's table 3
@@ -69,9 +72,9 @@ SIZES = {
   "b14": dataclasses.replace(
     _LARGE, image_size=224, width=768, depth=12, num_heads=12, mlp_width=3072
   ),
-  "s14": dataclasses.replace(
-    _LARGE, image_size=224, width=384, depth=12, num_heads=6, mlp_width=1536
-  ),
+  "s14": _SMALL,
+  # The same weights on smaller pictures: 64 patches instead of 256.
+  "s14_112": dataclasses.replace(_SMALL, image_size=112),
   "demo": Dinov2Size(
     image_size=64,
     patch=8,

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from eagle_jax.convert.files import NAMES, SUFFIXES, open_source
 from eagle_jax.convert.gguf_file import GgufSource
+from eagle_jax.convert.npz_file import NpzSource
 from eagle_jax.convert.source import SafetensorsSource, ShardedSource
 from eagle_jax.convert.torch_file import TorchSource
 from eagle_jax.errors import EagleError
@@ -22,6 +23,8 @@ def write(path, value=1.0, name="a"):
   """Writes one tensor, in the format of the file's name."""
   if path.suffix == ".safetensors":
     save_file({name: array(value)}, path)
+  elif path.suffix == ".npz":
+    np.savez(path, **{name: array(value)})
   else:
     torch_zip.save({name: torch_zip.whole(array(value))}, path)
   return path
@@ -34,7 +37,8 @@ def index(path, weight_map):
 @pytest.mark.parametrize("suffix", sorted(set(SUFFIXES) - {".gguf"}))
 def test_a_file_is_read_by_its_suffix(tmp_path, suffix):
   source = open_source(write(tmp_path / f"weights{suffix}", 2))
-  assert isinstance(source, SafetensorsSource if suffix == ".safetensors" else TorchSource)
+  others = {".safetensors": SafetensorsSource, ".npz": NpzSource}
+  assert isinstance(source, others.get(suffix, TorchSource))
   np.testing.assert_array_equal(source.read("a"), array(2))
 
 

@@ -29,7 +29,7 @@ _RULES = (
   Rule(f"{_LAYER}.mlp.fc2.weight", "blocks[{n}]/mlp/fc2/kernel", linear),
   Rule(f"{_LAYER}.mlp.fc2.bias", "blocks[{n}]/mlp/fc2/bias", same),
   Carry("vision_model.post_layernorm.*", "EAGLE reads the last block without the norm behind it"),
-  Drop("vision_model.embeddings.position_ids", "the numbers 0, 1, 2, …; old checkpoints only"),
+  Carry("vision_model.embeddings.position_ids", "the numbers 0, 1, 2, …; old checkpoints only"),
 )
 
 

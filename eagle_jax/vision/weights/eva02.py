@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from eagle_jax.convert.rules import Drop, Rule, Table, conv, linear, merge, same
+from eagle_jax.convert.rules import Carry, Drop, Rule, Table, conv, linear, merge, same
 from eagle_jax.convert.schemes import Scheme
 
 if typing.TYPE_CHECKING:
@@ -33,9 +33,9 @@ RULES = (
   Rule("blocks.{n}.mlp.ffn_ln.bias", "{slot}/mlp/norm/bias", same),
   Rule("blocks.{n}.mlp.w3.weight", "{slot}/mlp/down/kernel", linear),
   Rule("blocks.{n}.mlp.w3.bias", "{slot}/mlp/down/bias", same),
-  Drop("rope_win.freqs_*", "rotary tables are computed, in float32"),
-  Drop("rope_glb.freqs_*", "rotary tables are computed, in float32"),
-  Drop("blocks.*.attn.rope.freqs_*", "the same tables once more, under every block"),
+  Carry("rope_win.freqs_*", "rotary tables are computed, in float32"),
+  Carry("rope_glb.freqs_*", "rotary tables are computed, in float32"),
+  Carry("blocks.{n}.attn.rope.freqs_*", "the same tables once more, under every block"),
 )
 
 
