@@ -8,6 +8,7 @@ conversion begun again goes on there. Nothing bears the final name before all is
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -15,7 +16,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ JOURNAL, ARRAYS, SKELETON = "journal.jsonl", "arrays", "skeleton"
 PARTIAL = ".partial"
 """Ending of the folder's name until it is complete."""
 
+GOES_ON = "what is written stays, the same command goes on with it"
+
+FINISH_BYTES = 1 << 20
+"""Room for what describes a checkpoint, beside two small files for each parameter."""
+
 
 class Writer:
   """Parameters on their way into a new checkpoint of parameters alone."""
@@ -50,7 +56,8 @@ class Writer:
       identity: of what is written; only the same one may go on.
 
     Raises:
-      EagleError: if the folder exists, or an interrupted one holds something else.
+      EagleError: if the folder exists, an interrupted one holds something else, or the disk
+        is full.
     """
     self._folder = Path(folder).resolve()
     if self._folder.exists():
@@ -59,37 +66,44 @@ class Writer:
     self._layouts = layouts
     self._lock = threading.Lock()
     self._unsure: list[str] = []
-    if (self._partial / "params").exists():  # interrupted while it was made whole
-      os.rename(self._partial / "params", self._partial / ARRAYS)
-    self._written = self._resume(identity)
-    for path, layout in layouts.items():
-      home = self._partial / ARRAYS / _name(path)
-      if not (home / ".zarray").exists():
-        home.mkdir(parents=True, exist_ok=True)
-        manifest.sync(home / ".zarray", json.dumps(_zarray(layout)).encode())
+    with _disk(self._partial):
+      if (self._partial / "params").exists():  # interrupted while it was made whole
+        os.rename(self._partial / "params", self._partial / ARRAYS)
+      self._written = self._resume(identity)
+      for path, layout in layouts.items():
+        file = self._partial / ARRAYS / _name(path) / ".zarray"
+        told = json.dumps(_zarray(layout)).encode()
+        # One that is there may be cut off: it is in no journal.
+        if not file.exists() or file.read_bytes() != told:
+          file.parent.mkdir(parents=True, exist_ok=True)
+          manifest.sync(file, told)
 
   def _resume(self, identity: str) -> dict[str, manifest.Digest]:
     """Reads the journal, or begins it; returns the digests of the files that are whole."""
     journal = self._partial / JOURNAL
-    if not journal.exists():
+    held = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    if not held or not held[0].endswith(b"\n"):
+      shutil.rmtree(self._partial / ARRAYS, ignore_errors=True)
       self._partial.mkdir(parents=True, exist_ok=True)
       manifest.sync(journal, json.dumps({"identity": identity}).encode() + b"\n")
       return {}
-    first, *lines = journal.read_bytes().splitlines(keepends=True)
+    first, *lines = held
     if json.loads(first)["identity"] != identity:
       raise EagleError(
         f"{self._partial} holds what an interrupted run wrote from other files or with other "
         "options; remove it, or name another folder"
       )
-    # A line cut off by the interruption is a file that is written again.
-    known = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    journal.write_bytes(b"".join([first, *(line for line in lines if line.endswith(b"\n"))]))
-    return {
-      entry["file"]: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
-      for entry in known
-      if (self._partial / entry["file"]).exists()
-      and (self._partial / entry["file"]).stat().st_size == entry["bytes"]
-    }
+    known, whole = {}, [first]
+    for line in lines:
+      with contextlib.suppress(ValueError):  # a line cut off: that file is written again
+        entry = json.loads(line)
+        whole.append(line)
+        file = self._partial / entry["file"]
+        if file.exists() and file.stat().st_size == entry["bytes"]:
+          known[entry["file"]] = {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+    if len(whole) < len(held) or not held[-1].endswith(b"\n"):
+      journal.write_bytes(b"".join(line.rstrip(b"\n") + b"\n" for line in whole))
+    return known
 
   def has(self, path: str, index: Sequence[int] = ()) -> bool:
     """Whether a slice is written already, all of it."""
@@ -126,12 +140,9 @@ class Writer:
       known = _write_hashed(place, block.data)
     except OSError as error:
       place.unlink(missing_ok=True)
-      with contextlib.suppress(OSError):  # the disk may be too full for the journal, too
+      with contextlib.suppress(EagleError):  # the disk may be too full for the journal, too
         self._remember(self._take())
-      raise EagleError(
-        f"{place} takes {block.nbytes} bytes: {error.strerror}; what is written stays, "
-        "the same command goes on with it"
-      ) from None
+      raise EagleError(f"{place} takes {block.nbytes} bytes: {error.strerror}; {GOES_ON}") from None
     with self._lock:
       self._written[name] = known
       self._unsure.append(name)
@@ -146,12 +157,13 @@ class Writer:
 
   def _remember(self, names: Sequence[str]) -> None:
     """Waits until the disk has these files, then notes them in the journal."""
-    for name in names:
-      sync_path(self._partial / name)
-    if names:
-      lines = [json.dumps({"file": name, **self._written[name]}) + "\n" for name in names]
-      with self._lock, (self._partial / JOURNAL).open("a") as journal:
-        journal.writelines(lines)
+    with _disk(self._partial):
+      for name in names:
+        sync_path(self._partial / name)
+      if names:
+        lines = [json.dumps({"file": name, **self._written[name]}) + "\n" for name in names]
+        with self._lock, (self._partial / JOURNAL).open("a") as journal:
+          journal.writelines(lines)
 
   def _files(self, path: str, index: Sequence[int]) -> list[tuple[str, Path]]:
     """Returns the files of a slice in the order of their bytes: journal name and place."""
@@ -174,7 +186,7 @@ class Writer:
       extra: name, in a folder or not, → contents of files to lie beside the parameters.
 
     Raises:
-      EagleError: if a slice was never written.
+      EagleError: if a slice was never written, or the disk is full.
     """
     missing = [
       f"{path}{list(index)}"
@@ -184,21 +196,31 @@ class Writer:
     ]
     if missing:
       raise EagleError(f"{len(missing)} slices were never written: {', '.join(missing[:5])}")
-    for name, contents in extra.items():
-      (self._partial / name).parent.mkdir(exist_ok=True)
-      manifest.sync(self._partial / name, contents)
     self._remember(self._take())
-    self._dress(meta)
-    (self._partial / JOURNAL).unlink()
-    moved = {"params" + name.removeprefix(ARRAYS): known for name, known in self._written.items()}
-    manifest.write(self._partial, moved)
-    os.rename(self._partial, self._folder)
-    sync_path(self._folder.parent)
+    with _disk(self._partial):
+      for name, contents in extra.items():
+        (self._partial / name).parent.mkdir(exist_ok=True)
+        manifest.sync(self._partial / name, contents)
+      self._dress(meta)
+      (self._partial / JOURNAL).unlink()
+      moved = {"params" + name.removeprefix(ARRAYS): known for name, known in self._written.items()}
+      manifest.write(self._partial, moved)
+      os.rename(self._partial, self._folder)
+      sync_path(self._folder.parent)
+
+  def _demand_room(self) -> None:
+    """Raises OSError where the disk is too full for `_dress`: Orbax would print tracebacks."""
+    disk = os.statvfs(self._partial)
+    needed = 2 * len(self._layouts) * disk.f_frsize + FINISH_BYTES
+    if disk.f_bavail * disk.f_frsize < needed:
+      raise OSError(errno.ENOSPC, f"the disk is full, {needed} bytes must be free to finish")
 
   def _dress(self, meta: Mapping[str, Any]) -> None:
     """Lets Orbax save a tree of scalars, and puts the arrays in their place."""
     skeleton, params = self._partial / SKELETON, self._partial / "params"
-    shutil.rmtree(skeleton, ignore_errors=True)
+    for left in self._partial.glob(SKELETON + "*"):
+      shutil.rmtree(left)
+    self._demand_room()
     scalars = {path: np.zeros((), layout.dtype) for path, layout in self._layouts.items()}
     saving = ocp.options.ArrayOptions.Saving(use_ocdbt=False, use_zarr3=False)
     with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
@@ -217,6 +239,15 @@ class Writer:
     for file in skeleton.iterdir():
       os.replace(file, self._partial / file.name)
     skeleton.rmdir()
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[None]:
+  """Turns what a disk refuses to do at a place into an error that says how to go on."""
+  try:
+    yield
+  except OSError as error:
+    raise EagleError(f"{place}: {error.strerror or error}; {GOES_ON}") from None
 
 
 def _write_hashed(place: Path, data: memoryview) -> manifest.Digest:

@@ -1,7 +1,7 @@
 """`eagle-jax convert`: foreign weights into a checkpoint that a stage can start from.
 
 eagle-jax convert --from=Eagle-X5-7B --to=checkpoints/released
-eagle-jax convert --config=eagle_x5_vicuna_7b --what=language --from=vicuna --to=checkpoints/llm
+eagle-jax convert --config=eagle_x5_vicuna_7b --only=language --from=vicuna --to=checkpoints/llm
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ def run(arguments: Sequence[str], summary: str) -> int:
     dest="source",
     required=True,
     metavar="PATH",
-    help="a .safetensors, .bin, .pth or .gguf file, or a folder as Hugging Face lays it out",
+    help="a .safetensors, .bin, .pth, .gguf or .npz file, or a folder as Hugging Face lays it out",
   )
   parser.add_argument("--to", dest="target", required=True, metavar="DIR", help="a new folder")
   parser.add_argument(
-    "--what",
+    "--only",
     default="whole",
-    metavar="PART",
-    help="whole: a merged EAGLE checkpoint; language; projector; or an expert of the config",
+    metavar="PARTS",
+    help="language, projector or an expert of the config, also several with commas between; "
+    "by default the whole of a merged EAGLE checkpoint",
   )
   parser.add_argument(
     "--dtype", default="keep", help="dtype that parameters are stored in: keep, bf16 or fp32"
@@ -53,7 +54,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   from eagle_jax.interchange import incoming
   from eagle_jax.train.metrics import Progress
 
-  conversion = incoming.plan(options.source, options.what, given)
+  conversion = incoming.plan(options.source, options.only, given)
   plan = conversion.plan
   print(
     f"{len(plan.moves)} tensors in the names of {conversion.scheme.name!r} "

@@ -1,7 +1,7 @@
 """`eagle-jax export`: a checkpoint back into the files that other programs read.
 
 eagle-jax export --from=runs/finetune --to hf Eagle-mine
-eagle-jax export --from=runs/pretrain --what=projector --to hf projector
+eagle-jax export --from=runs/pretrain --only=projector --to hf projector
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def run(arguments: Sequence[str], summary: str) -> int:
     help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()) + "; and a new folder",
   )
   parser.add_argument(
-    "--what", default="whole", metavar="PART", help="whole, language, projector, or an expert"
+    "--only",
+    default="whole",
+    metavar="PARTS",
+    help="language, projector or an expert, also several with commas between; by default the whole",
   )
   cli_config.add_flag(parser, required=False)
   options, overrides = parser.read(arguments, overrides=True)
@@ -55,7 +58,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
     bars.setdefault(total, Progress("exporting", total)).show(done)
 
   files = outgoing.export(
-    options.source, target, what=options.what, experiment=experiment, on_done=show
+    options.source, target, what=options.only, experiment=experiment, on_done=show
   )
   print(f"saved {', '.join(files)} to {target}")
   return 0

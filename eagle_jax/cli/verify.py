@@ -25,14 +25,18 @@ def run(arguments: Sequence[str], summary: str) -> int:
   parser.add_argument("first", metavar="A", help="a checkpoint, or foreign weights")
   parser.add_argument("second", nargs="?", metavar="B", help="another, of either kind")
   parser.add_argument(
-    "--what", default="whole", metavar="PART", help="whole, language, projector, or an expert"
+    "--only",
+    default="whole",
+    metavar="PARTS",
+    help="language, projector or an expert, also several with commas between; by default the whole",
   )
   parser.add_argument(
     "--logits", action="store_true", help="compare what the models answer, too; reads them whole"
   )
   cli_config.add_flag(parser, required=False)
   options, overrides = parser.read(arguments, overrides=True)
-  for path in filter(None, (options.first, options.second)):
+  paths = [path for path in (options.first, options.second) if path is not None]
+  for path in paths:
     existing(path, what="checkpoint")
   if options.second is None:
     return _one(options.first)
@@ -40,7 +44,11 @@ def run(arguments: Sequence[str], summary: str) -> int:
   from eagle_jax.interchange import compare
 
   given = cli_config.optional(options.config, overrides)
-  sides = [compare.named(p, options.what, given) for p in (options.first, options.second)]
+  told = [given or compare.described(path, options.only) for path in paths]
+  either = next(filter(None, told), None)  # what one does not say of itself the other may
+  sides = [
+    compare.named(p, options.only, own or either) for p, own in zip(paths, told, strict=True)
+  ]
   found = list(compare.tensors(*sides))
   counts = collections.Counter(finding.verdict for finding in found)
   for verdict in compare.VERDICTS:
@@ -52,7 +60,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   if len(odd) > MAX_NAMED:
     print(f"  and {len(odd) - MAX_NAMED} more")
   if options.logits:
-    answers = [compare.logits(path, given) for path in (options.first, options.second)]
+    answers = [compare.logits(path, given) for path in paths]
     print(f"logits differ by {compare.distance(*answers):.3g} of their norm, float32")
   return DIFFERS if odd else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -48,20 +49,28 @@ def named(path: str, what: str, experiment: config.Experiment | None) -> Named:
 
   Args:
     path: foreign weights, or a checkpoint of this project.
-    what: the part of the model, for checkpoints of this project.
+    what: the part of the model, or several with commas between; of foreign files that hold
+      a part alone all is taken.
     experiment: around the model; by default what the checkpoint says of itself.
 
   Raises:
     EagleError: if there is no checkpoint, or it does not say what model it is.
   """
   if checkpoint.is_checkpoint(path):
-    described = experiment or _described(path)
-    return {tensor.name: tensor for tensor in outgoing.tensors(path, what, described)}
+    around = experiment or _described(path)
+    return {tensor.name: tensor for tensor in outgoing.tensors(path, what, around)}
   source = open_source(path)
-  return {
-    name: Outgoing(name, entry, functools.partial(source.read, name))
-    for name, entry in source.entries().items()
-  }
+  known, outer = source.entries(), ""
+  if what != parts.WHOLE and parts.is_merged(known):
+    conversion = incoming.plan(path, what, experiment)
+    outer = parts.part(eagle_lib.build(conversion.experiment.model), what).outer
+    wanted = [*(move.name for move in conversion.plan.moves), *conversion.plan.carried]
+    known = {name: known[name] for name in wanted}
+  found = {}
+  for name, entry in known.items():
+    bare = name.removeprefix(outer)
+    found[bare] = Outgoing(bare, entry, functools.partial(source.read, name))
+  return found
 
 
 def tensors(first: Named, second: Named) -> Iterator[Finding]:
@@ -107,17 +116,37 @@ def logits(path: str, experiment: config.Experiment | None) -> np.ndarray:
     EagleError: if there is no such checkpoint or it is not of a whole model.
   """
   if checkpoint.is_checkpoint(path):
-    described = experiment or _described(path)
+    around = experiment or _described(path)
     held = checkpoint.open_params(path)
     leaves = {name: np.asarray(leaf, np.float32) for name, leaf in held.items()}
     params = engine.unflatten(leaves)
   else:
     conversion = incoming.plan(path, parts.WHOLE, experiment)
-    described = conversion.experiment
+    around = conversion.experiment
     params, _ = engine.fill(conversion.plan, conversion.source, np.float32)
-  model = dataclasses.replace(described.model, dtype="float32", remat="none")
+  model = dataclasses.replace(around.model, dtype="float32", remat="none")
   eagle = eagle_lib.build(model)
   return np.asarray(jax.jit(eagle.apply)({"params": params}, probe(eagle)))
+
+
+def described(path: str, what: str) -> config.Experiment | None:
+  """Returns the experiment that a checkpoint or a merged folder says it is of, if it says one.
+
+  Args:
+    path: of either.
+    what: the part that is asked for; the whole of foreign files needs none.
+
+  Raises:
+    EagleError: if there is no checkpoint, or what it says is damaged.
+  """
+  if checkpoint.is_checkpoint(path):
+    meta = checkpoint.read_meta(path)
+    return config.from_mapping(meta["config"]) if "config" in meta else None
+  folder = pathlib.Path(path)
+  if what == parts.WHOLE or not (folder / incoming.CONFIG_FILE).is_file():
+    return None
+  source = open_source(path)
+  return incoming.describe(folder, source) if parts.is_merged(source.entries()) else None
 
 
 def _described(path: str) -> config.Experiment:
@@ -126,10 +155,10 @@ def _described(path: str) -> config.Experiment:
   Raises:
     EagleError: if it says none.
   """
-  meta = checkpoint.read_meta(path)
-  if "config" not in meta:
+  found = described(path, parts.WHOLE)
+  if found is None:
     raise EagleError(f"{path} says no config; use --config=NAME")
-  return config.from_mapping(meta["config"])
+  return found
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:

@@ -67,8 +67,9 @@ def plan(path: str, what: str, experiment: config.Experiment | None = None) -> C
   """Decides how a foreign file or folder becomes parameters; reads no more than headers.
 
   Args:
-    path: of a .safetensors, .bin, .pth or .gguf file, or of a folder.
-    what: 'whole', 'language', 'projector' or the name of an expert.
+    path: of a .safetensors, .bin, .pth, .gguf or .npz file, or of a folder.
+    what: 'whole', 'language', 'projector' or the name of an expert, or several of the
+      latter with commas between; of a merged checkpoint no other part is taken.
     experiment: around the model; by default the folder's own config.json says what it is.
 
   Raises:
@@ -77,7 +78,8 @@ def plan(path: str, what: str, experiment: config.Experiment | None = None) -> C
   origin = pathlib.Path(path)
   source = open_source(origin)
   described = experiment or describe(origin, source)
-  part = parts.part(eagle_lib.build(described.model), what)
+  merged = parts.is_merged(source.entries())
+  part = parts.part(eagle_lib.build(described.model), what, merged=merged)
   scheme = part.recognise(source.entries(), place=source.description)
   abstract, fresh = part.targets(scheme)
   made = engine.plan(source, part.table(scheme), abstract)

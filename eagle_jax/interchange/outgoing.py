@@ -6,18 +6,16 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
-import safetensors.numpy
 
 from eagle_jax import checkpoint, config
 from eagle_jax.convert import engine, shards
 from eagle_jax.convert.rules import Carry, Table
 from eagle_jax.errors import EagleError
-from eagle_jax.interchange import parts, upstream
-from eagle_jax.interchange.incoming import CARRIED_FILE, COMPANIONS_FOLDER, CONFIG_FILE
+from eagle_jax.interchange import lineage, parts, upstream
+from eagle_jax.interchange.incoming import CONFIG_FILE
 from eagle_jax.model import eagle as eagle_lib
 
 
@@ -34,7 +32,8 @@ def export(
   Args:
     source: a checkpoint or a run's folder.
     target: folder to make.
-    what: 'whole', 'language', 'projector' or the name of an expert.
+    what: 'whole', 'language', 'projector' or the name of an expert; or several of the
+      last three with commas between, which get the names of a merged checkpoint.
     experiment: around the model that the checkpoint is of.
     on_done: called after each tensor with how many are done, and of how many.
 
@@ -42,27 +41,29 @@ def export(
     The names of the files.
 
   Raises:
-    EagleError: if the folder exists, or the checkpoint lacks a parameter of the part.
+    EagleError: if the folder exists, the checkpoint lacks a parameter of the part, or the
+      disk is full.
   """
   folder = pathlib.Path(target)
   if folder.exists():
     raise EagleError(f"{target} exists already; nothing is overwritten, name a new folder")
   outgoing = tensors(source, what, experiment, to_export=True)
+  dtype = outgoing[0].entry.dtype.name
+  beside = _companions(source, what, experiment, dtype=dtype)
   partial = folder.with_name(folder.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  files = shards.write(partial, outgoing, on_done=lambda done: on_done(done, len(outgoing)))
-  if what in (parts.WHOLE, parts.LANGUAGE):
-    size, dtype = eagle_lib.build(experiment.model).size, outgoing[0].entry.dtype.name
-    config_json = (
-      upstream.write(experiment.model, size, dtype=dtype)
-      if what == parts.WHOLE
-      else upstream.write_language(size.language, dtype=dtype)
-    )
-    origins = list(lineage(source))
-    files += _companions(origins, partial, config_json, tokenizer=experiment.data.tokenizer)
-  partial.rename(folder)
-  return files
+  try:
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    files = shards.write(partial, outgoing, on_done=lambda done: on_done(done, len(outgoing)))
+    for name, contents in beside.items():
+      (partial / name).write_bytes(contents)
+    partial.rename(folder)
+  except OSError as error:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise EagleError(
+      f"{target} cannot be written: {error.strerror or error}; nothing of it is left"
+    ) from None
+  return [*files, *beside]
 
 
 def tensors(
@@ -74,7 +75,7 @@ def tensors(
 
   Args:
     source: a checkpoint or a run's folder.
-    what: 'whole', 'language', 'projector' or the name of an expert.
+    what: the part or parts.
     experiment: around the model that the checkpoint is of.
     to_export: whether the names must be such that exports have.
 
@@ -87,47 +88,68 @@ def tensors(
   scheme = next((s for s in known if s.name == came_in), part.schemes[0])
   table = part.table(scheme)
   params = part.select(scheme, checkpoint.open_params(source), place=source)
-  return engine.outgoing(table, params, carried=_carried(list(lineage(source)), table))
+  carried = _carried(lineage.of(source), table, outer=part.outer)
+  return engine.outgoing(table, params, carried=carried)
 
 
-def lineage(folder: str) -> Iterator[pathlib.Path]:
-  """Yields the folder of a checkpoint, then those it was trained from, as far as they are there."""
-  yield pathlib.Path(checkpoint.resolve(folder))
-  for entry in checkpoint.read_meta(folder).get("config", {}).get("start_from", ()):
-    origin = str(entry).rpartition("=")[2]
-    if os.path.isdir(origin):
-      yield from lineage(origin)
+def _carried(
+  ancestors: Iterable[lineage.Ancestor], table: Table, *, outer: str
+) -> dict[str, np.ndarray]:
+  """Returns name → array [...] of what came in, has no parameter, and the table knows.
 
-
-def _carried(origins: Sequence[pathlib.Path], table: Table) -> dict[str, np.ndarray]:
-  """Returns name → array [...] of what imports carried along and the table knows."""
-  files = [home / CARRIED_FILE for home in origins if (home / CARRIED_FILE).is_file()]
+  Args:
+    ancestors: of a checkpoint, the nearest first.
+    table: of the names that are asked for.
+    outer: what stands before them where a merged checkpoint came in.
+  """
   found: dict[str, np.ndarray] = {}
-  for file in reversed(files):  # the nearest wins
-    found |= safetensors.numpy.load_file(file)
-  kinds = {name: (table.match(name) or (None,))[0] for name in found}
-  return {name: array for name, array in found.items() if isinstance(kinds[name], Carry)}
+  for ancestor in ancestors:
+    for name in ancestor.tensors.entries():
+      bare = name.removeprefix(outer)
+      rule, _ = table.match(bare) or (None, None)
+      if isinstance(rule, Carry) and bare not in found:  # the nearest wins
+        found[bare] = np.array(ancestor.tensors.read(name))
+  return found
 
 
 def _companions(
-  origins: Sequence[pathlib.Path],
-  target: pathlib.Path,
-  config_json: Mapping[str, Any],
-  *,
-  tokenizer: str,
-) -> list[str]:
-  """Puts config.json and tokenizer beside the weights, those of the import if there was one.
+  source: str, what: str, experiment: config.Experiment, *, dtype: str
+) -> dict[str, bytes]:
+  """Returns name → contents of config.json and the tokenizer's files, if a part has them.
 
-  Returns:
-    The names of the files.
+  They are those of the import if there was one.
+
+  Args:
+    source: checkpoint that is exported.
+    what: the part or parts.
+    experiment: around the model.
+    dtype: of the parameters.
   """
-  homes = [home / COMPANIONS_FOLDER for home in origins if (home / COMPANIONS_FOLDER).is_dir()]
-  if homes:
-    files = sorted(homes[0].iterdir())
-    return [pathlib.Path(shutil.copyfile(file, target / file.name)).name for file in files]
-  (target / CONFIG_FILE).write_text(json.dumps(config_json, indent=2) + "\n")
-  if not os.path.isfile(tokenizer):
-    return [CONFIG_FILE]
-  name = "tokenizer.json" if tokenizer.endswith(".json") else "tokenizer.model"
-  shutil.copyfile(tokenizer, target / name)
-  return [CONFIG_FILE, name]
+  if what not in (parts.WHOLE, parts.LANGUAGE):
+    return {}
+  home = _home_of_language(source)
+  found = dict(home.companions) if home else {}
+  # The config.json of a merged checkpoint is not that of its language model.
+  if home and home.parts != {what}:
+    found.pop(CONFIG_FILE, None)
+  if CONFIG_FILE not in found:
+    size = eagle_lib.build(experiment.model).size
+    fields = (
+      upstream.write(experiment.model, size, dtype=dtype)
+      if what == parts.WHOLE
+      else upstream.write_language(size.language, dtype=dtype)
+    )
+    found[CONFIG_FILE] = json.dumps(fields, indent=2).encode() + b"\n"
+  tokenizer = experiment.data.tokenizer
+  if home is None and os.path.isfile(tokenizer):
+    name = "tokenizer.json" if tokenizer.endswith(".json") else "tokenizer.model"
+    found[name] = pathlib.Path(tokenizer).read_bytes()
+  return found
+
+
+def _home_of_language(source: str) -> lineage.Ancestor | None:
+  """Returns the nearest import with a language model and files beside it, if there was one."""
+  for ancestor in lineage.of(source):
+    if {parts.WHOLE, parts.LANGUAGE} & ancestor.parts and ancestor.companions:
+      return ancestor
+  return None

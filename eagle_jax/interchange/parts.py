@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from eagle_jax.vision import EXPERTS
 WHOLE, LANGUAGE, PROJECTOR = "whole", "language", "projector"
 _EMBEDDING = "model.embed_tokens.weight"
 _LAYER = f"{weights.PROJECTOR}*weight"
+_MERGED = "model.*"
 
 
 def _llama(size: LlamaSize) -> Table:
@@ -38,11 +40,12 @@ class Part:
   """A part of one model, and every way in which foreign files may name its tensors.
 
   Attributes:
-    name: 'whole', 'language', 'projector' or the name of an expert.
-    prefix: of its parameters' paths, '' for the whole.
+    name: 'whole', 'language', 'projector' or the name of an expert, or several of these.
+    prefix: of its parameters' paths, '' for the whole and for several parts.
     size: what the schemes' tables are made from.
     schemes: naming schemes; the first is the one of exports.
     leaves: '/'-joined path below the prefix → abstract parameter.
+    outer: what stands before the first scheme's names in a merged checkpoint.
   """
 
   name: str
@@ -50,6 +53,7 @@ class Part:
   size: Any
   schemes: tuple[Scheme, ...]
   leaves: Mapping[str, Any]
+  outer: str = ""
 
   def table(self, scheme: Scheme) -> Table:
     """Returns the rules from a scheme's names to the parameters of the whole model."""
@@ -90,29 +94,55 @@ class Part:
     return {path: held[path] for path in wanted}
 
 
-def part(eagle: Eagle, name: str) -> Part:
+def is_merged(names: Iterable[str]) -> bool:
+  """Whether tensors with these names are those of a merged checkpoint."""
+  return any(name.startswith(weights.TOWERS) for name in names)
+
+
+def part(eagle: Eagle, name: str, *, merged: bool = False) -> Part:
   """Returns a part of a model by name.
+
+  Args:
+    eagle: the model.
+    name: 'whole', 'language', 'projector' or the name of an expert; or several of these but
+      the first, with commas between them.
+    merged: whether its files have the names of a merged checkpoint, whose other tensors
+      are left behind; those of several parts always have.
 
   Raises:
     EagleError: if there is no such part; names the nearest.
   """
-  prefix, size, ways = lookup(_parts(eagle.size), name, what="part")
+  known, chosen = _parts(eagle.size), tuple(name.split(","))
+  found = [lookup(known, one, what="part") for one in chosen]
+  if len(set(chosen)) < len(chosen) or (WHOLE in chosen and len(chosen) > 1):
+    raise EagleError(f"several parts are each named once, and {WHOLE!r} is none: {name!r}")
+  (prefix, size, ways, outer), *_ = found
+  inner = [path for path, *_ in found]
+  if len(chosen) > 1 or (merged and name != WHOLE):
+    table = functools.partial(weights.table, only=chosen)
+    prefix, size, ways, outer = "", eagle.size, (Scheme("eagle", _MERGED, table),), ""
   leaves = {
     path.removeprefix(prefix): leaf
     for path, leaf in engine.flatten(abstract_params(eagle)).items()
-    if path.startswith(prefix)
+    if path.startswith(tuple(inner))
   }
-  return Part(name, prefix, size, ways, leaves)
+  return Part(name, prefix, size, ways, leaves, outer)
 
 
-def _parts(size: EagleSize) -> dict[str, tuple[str, Any, tuple[Scheme, ...]]]:
-  """Returns name → prefix, size and naming schemes of every part of a model of this size."""
+def _parts(size: EagleSize) -> dict[str, tuple[str, Any, tuple[Scheme, ...], str]]:
+  """Returns name → prefix, size, schemes and outer prefix of every part of a model."""
   experts = {
-    name: (f"vision/{name}/", expert, EXPERTS[name].schemes) for name, expert in size.experts
+    name: (f"vision/{name}/", expert, EXPERTS[name].schemes, weights.expert_prefix(index))
+    for index, (name, expert) in enumerate(size.experts)
   }
   return {
-    WHOLE: ("", size, (Scheme("eagle", _EMBEDDING, weights.table),)),
-    LANGUAGE: ("language/", size.language, _LANGUAGE),
-    PROJECTOR: ("projector/", size.projector, (Scheme("eagle", _LAYER, weights.projector),)),
+    WHOLE: ("", size, (Scheme("eagle", _EMBEDDING, weights.table),), ""),
+    LANGUAGE: ("language/", size.language, _LANGUAGE, ""),
+    PROJECTOR: ("projector/", size.projector, (Scheme("eagle", _LAYER, weights.projector),), ""),
     **experts,
   }
+
+
+def schemes_of(size: EagleSize) -> dict[str, tuple[Scheme, ...]]:
+  """Returns name → naming schemes of every part of a model."""
+  return {name: ways for name, (_, _, ways, *_) in _parts(size).items()}

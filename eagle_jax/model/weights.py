@@ -3,38 +3,57 @@
 Source: EAGLE; state-dict prefixes of its merged checkpoints.
 """
 
-from eagle_jax.convert.rules import Rule, Table, linear, merge, same
+from collections.abc import Collection
+
+from eagle_jax.convert.rules import Drop, Rule, Table, linear, merge, same
 from eagle_jax.language.weights import llama
 from eagle_jax.model.eagle import EagleSize
 from eagle_jax.model.projector import num_layers
 from eagle_jax.registry import lookup
 from eagle_jax.vision import EXPERTS
 
+TOWERS = "model.vision_tower."
+"""What only the names of a merged checkpoint begin with."""
+
 PROJECTOR = "model.mm_projector."
 
 
 def expert_prefix(index: int) -> str:
   """Returns what stands before the names of the expert at this place in channel order."""
-  return f"model.vision_tower.vision_towers.{index}.vision_tower."
+  return f"{TOWERS}vision_towers.{index}.vision_tower."
 
 
-def table(size: EagleSize) -> Table:
+def table(size: EagleSize, only: Collection[str] | None = None) -> Table:
   """Returns the rules from every tensor of a merged checkpoint to the parameters of `Eagle`.
 
   Kernels (out, in) become [in, out], convolutions OIHW become HWIO.
 
+  Args:
+    size: of the model.
+    only: experts, 'projector' or 'language', by default all; the tensors of what is not
+      named are known and left behind.
+
   Raises:
     EagleError: if the size names an expert or projector that does not exist.
   """
-  experts = [
-    lookup(EXPERTS, name, what="vision expert")
+  tables = {
+    name: lookup(EXPERTS, name, what="vision expert")
     .table(expert)
     .prefixed(expert_prefix(index), f"vision/{name}/")
     for index, (name, expert) in enumerate(size.experts)
-  ]
-  language = llama.table(size.language.tied).prefixed("", "language/")
-  mapped = projector(size.projector).prefixed("", "projector/")
-  return merge(*experts, mapped, language)
+  }
+  tables["projector"] = projector(size.projector).prefixed("", "projector/")
+  tables["language"] = llama.table(size.language.tied).prefixed("", "language/")
+  return merge(
+    *(part if only is None or name in only else _left(part, name) for name, part in tables.items())
+  )
+
+
+def _left(table: Table, part: str) -> Table:
+  """Returns the table that drops, by name, what another would bring into [in, out]."""
+  why = f"of {part!r}, which was not asked for"
+  patterns = [rule.source if isinstance(rule, Rule) else rule.pattern for rule in table.rules]
+  return Table(tuple(Drop(pattern, why) for pattern in patterns))
 
 
 def projector(kind: str) -> Table:

@@ -6,36 +6,25 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from eagle_jax import checkpoint, config
+from eagle_jax import checkpoint
 from eagle_jax.errors import EagleError
-from eagle_jax.sharding.mesh import make_mesh
 
 
-@pytest.fixture
-def mesh():
-  return make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
-
-
-def placed(mesh, *axes):
-  sharding = NamedSharding(mesh, PartitionSpec(*axes))
-  return jax.device_put(np.arange(64, dtype=np.float32).reshape(8, 8), sharding)
-
-
-def test_parameters_are_resharded_and_cast_on_the_way_in(tmp_path, mesh):
+def test_parameters_are_resharded_and_cast_on_the_way_in(tmp_path, mesh, placed):
   folder = str(tmp_path / "params")
-  checkpoint.save_params(folder, {"a/b": placed(mesh, "fsdp"), "a/c": placed(mesh)}, {"who": "me"})
+  checkpoint.save_params(folder, {"a/b": placed("fsdp"), "a/c": placed()}, {"who": "me"})
   assert checkpoint.stored(folder) == {"a/b": (8, 8), "a/c": (8, 8)}
   other = NamedSharding(mesh, PartitionSpec(None, "data"))
   wanted = {"a/b": jax.ShapeDtypeStruct((8, 8), jnp.bfloat16, sharding=other)}
   got = checkpoint.load_params(folder, wanted)
   assert list(got) == ["a/b"]
   assert got["a/b"].sharding == other
-  np.testing.assert_array_equal(np.asarray(got["a/b"], np.float32), placed(mesh))
+  np.testing.assert_array_equal(np.asarray(got["a/b"], np.float32), placed())
 
 
-def test_what_is_missing_or_misshaped_is_named(tmp_path, mesh):
+def test_what_is_missing_or_misshaped_is_named(tmp_path, placed):
   folder = str(tmp_path / "params")
-  checkpoint.save_params(folder, {"a/b": placed(mesh)}, {})
+  checkpoint.save_params(folder, {"a/b": placed()}, {})
   wanted = {
     "a/b": jax.ShapeDtypeStruct((4, 8), jnp.float32),
     "a/z": jax.ShapeDtypeStruct((2,), jnp.float32),
@@ -44,11 +33,11 @@ def test_what_is_missing_or_misshaped_is_named(tmp_path, mesh):
     checkpoint.load_params(folder, wanted)
 
 
-def test_nothing_saved_is_overwritten(tmp_path, mesh):
+def test_nothing_saved_is_overwritten(tmp_path, placed):
   folder = str(tmp_path / "params")
-  checkpoint.save_params(folder, {"a": placed(mesh)}, {})
+  checkpoint.save_params(folder, {"a": placed()}, {})
   with pytest.raises(EagleError, match="exists already"):
-    checkpoint.save_params(folder, {"a": placed(mesh)}, {})
+    checkpoint.save_params(folder, {"a": placed()}, {})
 
 
 def test_an_empty_folder_holds_no_checkpoint(tmp_path):

@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
-from eagle_jax import checkpoint, config
-from eagle_jax.sharding.mesh import make_mesh
+from eagle_jax import checkpoint
 
 
 class Stream:
@@ -23,25 +20,15 @@ class Stream:
     self.position = state["position"]
 
 
-@pytest.fixture
-def mesh():
-  return make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
-
-
-def placed(mesh, *axes):
-  sharding = NamedSharding(mesh, PartitionSpec(*axes))
-  return jax.device_put(np.arange(64, dtype=np.float32).reshape(8, 8), sharding)
-
-
 def abstract(array, sharding=None, dtype=None):
   return jax.ShapeDtypeStruct(
     array.shape, dtype or array.dtype, sharding=sharding or array.sharding
   )
 
 
-def test_a_run_comes_back_with_its_position(tmp_path, mesh):
-  params = {"vision/clip/kernel": placed(mesh, "fsdp", "tensor"), "projector/bias": placed(mesh)}
-  optimizer = {"mu": placed(mesh, "fsdp"), "step": jnp.int32(7)}
+def test_a_run_comes_back_with_its_position(tmp_path, placed):
+  params = {"vision/clip/kernel": placed("fsdp", "tensor"), "projector/bias": placed()}
+  optimizer = {"mu": placed("fsdp"), "step": jnp.int32(7)}
   stream = Stream()
   checkpoints = checkpoint.Checkpoints(str(tmp_path), keep=2)
   for step in (1, 2, 3):
@@ -64,4 +51,7 @@ def test_a_run_comes_back_with_its_position(tmp_path, mesh):
   assert got["vision/clip/kernel"].sharding == params["vision/clip/kernel"].sharding
   assert int(state["step"]) == 7
   assert checkpoint.read_meta(str(tmp_path)) == {"template": "v1"}
-  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+  folder = tmp_path / "checkpoints"
+  assert sorted(p.name for p in folder.iterdir()) == ["2", "3"]
+  assert all(checkpoint.is_checkpoint(str(p)) for p in (tmp_path, folder, folder / "3"))
+  assert not checkpoint.is_checkpoint(str(folder / "3" / "params"))

@@ -1,6 +1,8 @@
 """A checkpoint written slice by slice: what Orbax reads back, what a restart finds."""
 
 import json
+import os
+import types
 
 import jax
 import ml_dtypes
@@ -131,6 +133,39 @@ def test_it_goes_on_when_it_was_cut_off_while_it_was_made_whole(tmp_path, monkey
   assert_all_there(tmp_path / "made")
 
 
+@pytest.mark.parametrize("journal", [b"", b'{"identity": "x', None])
+def test_what_was_cut_off_at_its_very_beginning_begins_anew(journal, tmp_path):
+  old = {"gone": LAYOUTS["b/whole"], "b/whole": LAYOUTS["b/turned"]}
+  checkpoint.Writer(tmp_path / "made", old, identity="x")
+  (tmp_path / "made.partial" / stream.JOURNAL).unlink()
+  if journal is not None:
+    (tmp_path / "made.partial" / stream.JOURNAL).write_bytes(journal)
+  writer = checkpoint.Writer(tmp_path / "made", LAYOUTS, identity="y")
+  fill(writer)
+  writer.finish({}, {})
+  assert_all_there(tmp_path / "made")
+  assert not (tmp_path / "made" / "params" / "gone").exists()
+
+
+def test_what_was_cut_off_anywhere_is_written_again(tmp_path, monkeypatch):
+  monkeypatch.setattr(stream, "SYNC_BYTES", 1)
+  writer = checkpoint.Writer(tmp_path / "made", LAYOUTS, identity="x")
+  fill(writer)
+  partial = tmp_path / "made.partial"
+  (partial / stream.ARRAYS / "b.whole" / ".zarray").write_bytes(b'{"chunks": [')
+  lines = (partial / stream.JOURNAL).read_text().splitlines(keepends=True)
+  # A disk took half a line and, when there was room again, the next ones.
+  lines[2] = lines[2][:30]
+  (partial / stream.JOURNAL).write_text("".join(lines).rstrip("\n"))
+  for _ in range(2):  # the journal itself is mended, too
+    again = checkpoint.Writer(tmp_path / "made", LAYOUTS, identity="x")
+    missing = [(p, i) for p in LAYOUTS for i in slices(p) if not again.has(p, i)]
+    assert missing == [("a/stack", (1,)), ("a/stack", (2,)), ("empty", ())]  # nothing to wait for
+  fill(again)
+  again.finish({}, {})
+  assert_all_there(tmp_path / "made")
+
+
 def test_another_conversion_does_not_go_on(tmp_path):
   checkpoint.Writer(tmp_path / "made", LAYOUTS, identity="x")
   with pytest.raises(EagleError, match="interrupted run wrote from other files"):
@@ -169,6 +204,19 @@ def test_a_full_disk_leaves_what_is_written(tmp_path, monkeypatch):
   assert not again.has("b/whole", ())
   fill(again)
   again.finish({}, {})
+  assert_all_there(tmp_path / "made")
+
+
+def test_a_disk_too_full_to_finish_is_told_before_orbax_finds_it(tmp_path, monkeypatch):
+  writer = checkpoint.Writer(tmp_path / "made", LAYOUTS, identity="x")
+  fill(writer)
+  free = types.SimpleNamespace(f_frsize=4096, f_bavail=2 * len(LAYOUTS) + 255)
+  monkeypatch.setattr(os, "statvfs", lambda path: free)
+  told = r"made\.partial: the disk is full, 1105920 bytes must be free to finish; what is written"
+  with pytest.raises(EagleError, match=told):
+    writer.finish({}, {})
+  free.f_bavail += 1
+  writer.finish({}, {})
   assert_all_there(tmp_path / "made")
 
 

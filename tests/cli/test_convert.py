@@ -7,6 +7,7 @@ from eagle_jax.cli.main import main
 from eagle_jax.convert import engine
 from eagle_jax.interchange import incoming, parts
 from eagle_jax.model import eagle as eagle_lib
+from tests.vision.weights import test_siglip as siglip
 
 CONFIG = "--config=debug"
 EXPERTS = "--config.model.experts=clip@demo,sam@demo"
@@ -42,7 +43,7 @@ def test_a_part_arrives_whole_and_unchanged(eagle, what, tmp_path, capsys):
 
   source, target = tmp_path / "model.safetensors", tmp_path / "made"
   leaves = foreign(eagle, what, source)
-  arguments = [CONFIG, EXPERTS, f"--what={what}", "--dtype=fp32"]
+  arguments = [CONFIG, EXPERTS, f"--only={what}", "--dtype=fp32"]
   assert main(["convert", *arguments, f"--from={source}", f"--to={target}"]) == 0
   assert f"to {len(leaves)} parameters" in capsys.readouterr().out
 
@@ -68,7 +69,7 @@ def test_parameters_are_stored_in_the_dtype_asked_for(eagle, tmp_path):
 
   source, target = tmp_path / "model.safetensors", tmp_path / "made"
   foreign(eagle, "language", source)
-  arguments = [CONFIG, EXPERTS, "--what=language", f"--from={source}", f"--to={target}"]
+  arguments = [CONFIG, EXPERTS, "--only=language", f"--from={source}", f"--to={target}"]
   assert main(["convert", *arguments, "--dtype=bf16"]) == 0
   metadata = ocp.checkpointables_metadata(target).metadata["params"]
   leaves = traverse_util.flatten_dict(dict(metadata), sep="/").values()
@@ -81,7 +82,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_whole(eagle, tmp_path, capsys
   tensors = load_file(source)
   tensors["pos_embedd"] = tensors.pop("pos_embed")
   save_file(tensors, source)
-  arguments = [CONFIG, EXPERTS, "--what=sam", f"--from={source}", f"--to={target}"]
+  arguments = [CONFIG, EXPERTS, "--only=sam", f"--from={source}", f"--to={target}"]
   assert main(["convert", *arguments]) == 2
   err = capsys.readouterr().err
   assert "'pos_embedd' is known to no rule, did you mean 'pos_embed'?" in err
@@ -104,3 +105,21 @@ def test_mistakes_are_one_line(arguments, told, capsys, tmp_path, monkeypatch):
   err = capsys.readouterr().err
   assert told in err
   assert err.count("\n") == 1
+
+
+def test_an_archive_of_big_vision_leaves_in_the_names_of_transformers(tmp_path, capsys):
+  tensors = siglip.published(siglip.TINY)
+  arrays = siglip.below("img/", siglip.as_big_vision(tensors, siglip.TINY) | siglip.POOL)
+  np.savez(tmp_path / "x.npz", **siglip.below("params/", arrays | siglip.BESIDE))
+  arguments = [CONFIG, "--config.model.experts=siglip@tiny", "--only=siglip"]
+  made, out = str(tmp_path / "made"), tmp_path / "out"
+  assert main(["convert", *arguments, f"--from={tmp_path / 'x.npz'}", f"--to={made}"]) == 0
+  assert "37 tensors in the names of 'big_vision' to 21 parameters" in capsys.readouterr().out
+  assert set(load_file(tmp_path / "made" / incoming.CARRIED_FILE)) == {
+    f"params/img/{name}" for name in siglip.POOL
+  }
+  assert main(["export", f"--from={made}", "--only=siglip", "--to", "hf", str(out)]) == 0
+  found = load_file(out / "model.safetensors")
+  assert found.keys() == tensors.keys()
+  for name, array in tensors.items():
+    np.testing.assert_array_equal(found[name], array)

@@ -46,7 +46,7 @@ def converted(tensors, what, tmp_path):
   save_file(tensors, tmp_path / "model.safetensors")
   made = str(tmp_path / "made")
   source = str(tmp_path / "model.safetensors")
-  assert main(["convert", *CONFIG, f"--what={what}", f"--from={source}", f"--to={made}"]) == 0
+  assert main(["convert", *CONFIG, f"--only={what}", f"--from={source}", f"--to={made}"]) == 0
   return made
 
 
@@ -56,7 +56,7 @@ def test_every_byte_comes_back(eagle, what, dtype, tmp_path, capsys):
   tensors = foreign(eagle, what, dtype=dtype)
   made = converted(tensors, what, tmp_path)
   back = tmp_path / "back"
-  assert main(["export", f"--from={made}", f"--what={what}", "--to", "hf", str(back)]) == 0
+  assert main(["export", f"--from={made}", f"--only={what}", "--to", "hf", str(back)]) == 0
   assert "saved model.safetensors" in capsys.readouterr().out
   source = open_source(back)
   assert source.entries().keys() == tensors.keys()
@@ -70,17 +70,62 @@ def test_a_file_goes_back_to_the_names_it_came_in(eagle, tmp_path):
   tensors = foreign(eagle, "sam", scheme=names.index("meta"))
   made = converted(tensors, "sam", tmp_path)
   # What Meta's file does not hold training draws; export alone cannot make it up.
-  assert main(["export", f"--from={made}", "--what=sam", "--to", "hf", str(tmp_path / "b")]) == 0
+  assert main(["export", f"--from={made}", "--only=sam", "--to", "hf", str(tmp_path / "b")]) == 0
   assert open_source(tmp_path / "b").entries().keys() == tensors.keys()
 
 
 def test_a_part_of_the_whole_has_its_own_names(eagle, tmp_path):
   made = converted(foreign(eagle, "whole"), "whole", tmp_path)
   back = tmp_path / "back"
-  assert main(["export", f"--from={made}", "--what=clip", "--to", "hf", str(back)]) == 0
-  names = open_source(back).entries()
-  assert "vision_model.pre_layrnorm.weight" in names
-  assert not any(name.startswith("model.") for name in names)
+  assert main(["export", f"--from={made}", "--only=clip", "--to", "hf", str(back)]) == 0
+  source = open_source(back)
+  assert "vision_model.pre_layrnorm.weight" in source.entries()
+  assert not any(name.startswith("model.") for name in source.entries())
+  assert source.read("vision_model.post_layernorm.weight").sum() == 64  # carried along
+
+
+def test_parts_of_a_merged_checkpoint_go_in_and_out_without_the_rest(eagle, tmp_path, capsys):
+  whole = foreign(eagle, "whole")
+  made = converted(whole, "projector,clip", tmp_path)
+  held = {path.rpartition("/")[0].split("/")[0] for path in checkpoint.stored(made)}
+  assert held == {"vision", "projector"}
+  told = json.loads((tmp_path / "made" / "provenance.json").read_text())
+  assert told["dropped"]["lm_head.weight"] == "of 'language', which was not asked for"
+  wanted = {
+    name: array
+    for name, array in whole.items()
+    if name.startswith(("model.mm_projector.", "model.vision_tower.vision_towers.0."))
+  }
+  assert set(told["tensors"]) | set(told["carried"]) == wanted.keys()
+
+  back, again = tmp_path / "back", str(tmp_path / "again")
+  assert main(["export", f"--from={made}", "--only=clip,projector", "--to", "hf", str(back)]) == 0
+  assert [path.name for path in back.iterdir()] == ["model.safetensors"]
+  source = open_source(back)
+  assert source.entries().keys() == wanted.keys()
+  assert all(source.read(name).tobytes() == array.tobytes() for name, array in wanted.items())
+  arguments = [*CONFIG, "--only=clip,projector", f"--from={back}", f"--to={again}"]
+  assert main(["convert", *arguments]) == 0
+  assert checkpoint.stored(again) == checkpoint.stored(made)
+  capsys.readouterr()
+  for only, other in (("projector,clip", again), ("clip", str(tmp_path / "model.safetensors"))):
+    assert main(["verify", made, other, f"--only={only}"]) == 0  # one side knows the model
+    assert "same bytes" in capsys.readouterr().out
+
+
+def test_a_language_model_out_of_a_merged_folder_gets_its_own_config(eagle, tmp_path):
+  folder, made, back = tmp_path / "Eagle", str(tmp_path / "made"), tmp_path / "back"
+  folder.mkdir()
+  save_file(foreign(eagle, "whole"), folder / "model.safetensors")
+  model = cli_config.load(CONFIG[0][9:], CONFIG[1:]).experiment.model
+  described = upstream.write(model, eagle.size, dtype="bfloat16")
+  (folder / "config.json").write_text(json.dumps(described))
+  (folder / "tokenizer.model").write_bytes(b"any")
+  assert main(["convert", f"--from={folder}", f"--to={made}"]) == 0
+  assert main(["export", f"--from={made}", "--only=language", "--to", "hf", str(back)]) == 0
+  assert json.loads((back / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+  assert (back / "tokenizer.model").read_bytes() == b"any"
+  assert "lm_head.weight" in open_source(back).entries()
 
 
 def test_a_checkpoint_without_the_part_is_refused(eagle, tmp_path, capsys):
@@ -135,6 +180,7 @@ def test_what_was_trained_here_gets_a_config_json(eagle, tmp_path):
     (["--from=x", "--to", "fh", "y"], "no format is called 'fh', did you mean 'hf'?"),
     (["--from=nowhere", "--to", "hf", "y"], "checkpoint 'nowhere' is not there"),
     (["--from=.", "--to", "hf", "."], "exists already"),
+    (["--what=clip", "--from=.", "--to", "hf", "y"], "has no flag '--what'"),
   ],
 )
 def test_mistakes_are_one_line(arguments, told, capsys, tmp_path, monkeypatch):

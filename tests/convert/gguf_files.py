@@ -36,3 +36,37 @@ def save(path, tensors, *, kinds=None, facts=None):
   writer.write_tensors_to_file()
   writer.close()
   return path
+
+
+def llama(path, size, kinds=None, facts=None):
+  """Writes a language model of a size with random weights, and further metadata."""
+  rng = np.random.default_rng(0)
+  wide, narrow = size.num_heads * size.head_dim, size.num_kv_heads * size.head_dim
+  layer = {
+    "attn_norm": (size.width,),
+    "attn_q": (wide, size.width),
+    "attn_k": (narrow, size.width),
+    "attn_v": (narrow, size.width),
+    "attn_output": (size.width, wide),
+    "ffn_norm": (size.width,),
+    "ffn_gate": (size.mlp_width, size.width),
+    "ffn_up": (size.mlp_width, size.width),
+    "ffn_down": (size.width, size.mlp_width),
+  }
+  shapes = {"token_embd.weight": (size.vocab, size.width), "output_norm.weight": (size.width,)}
+  shapes |= {f"blk.{n}.{k}.weight": shape for n in range(size.depth) for k, shape in layer.items()}
+  if not size.tied:
+    shapes["output.weight"] = (size.vocab, size.width)
+  tensors = {name: rng.normal(size=shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
+  for name in shapes:
+    if "norm" in name:
+      tensors[name] = 1 + 0.1 * rng.normal(size=shapes[name])
+  known = {
+    "llama.block_count": size.depth,
+    "llama.attention.head_count": size.num_heads,
+    "llama.attention.head_count_kv": size.num_kv_heads,
+    "llama.rope.freq_base": size.rope_theta,
+    "llama.attention.layer_norm_rms_epsilon": size.norm_eps,
+  }
+  chosen = {name: kinds for name in shapes if kinds and "norm" not in name}
+  return save(path, tensors, kinds=chosen, facts=known | (facts or {}))

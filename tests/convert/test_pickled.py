@@ -34,6 +34,8 @@ from tests.convert.torch_zip import (
 SIZES = {"0": 8}
 TOUCH = b"(" + text("touch canary") + b"tR"
 CANARY = b"(" + text("canary") + b"tR"
+COPY = b"(" + text("x.bin") + text("canary") + b"tR"
+INNER = b"\x80\x02cos\nmkdir\n" + CANARY + b"."
 CODE = b"(" + text("__import__('os').mkdir('canary')") + b"tR"
 GETATTR = b"cbuiltins\ngetattr\n"
 IMPORT = b"cbuiltins\n__import__\n(" + text("os") + b"tR"
@@ -70,6 +72,25 @@ HARMFUL = {
   "words on the stack": b"\x8c\x02os\x8c\x06system\x93" + TOUCH,
   "words from the memo": b"(\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93" + TOUCH + b"t",
   "dots": b"\x80\x04\x8c\x07pathlib\x8c\x09os.system\x93" + TOUCH,
+  "more dots": b"\x80\x04\x8c\x02os\x8c\x0epath.os.system\x93" + TOUCH,
+  "a method by dots": b"\x80\x04\x8c\x07pathlib\x8c\x0aPath.touch\x93"
+  + (b"(cpathlib\nPath\n" + CANARY + b"tR"),
+  "posix.mkdir": b"cposix\nmkdir\n" + CANARY,
+  "os.makedirs": b"cos\nmakedirs\n" + CANARY,
+  "os.mknod": b"cos\nmknod\n" + CANARY,
+  "os.symlink": b"cos\nsymlink\n" + COPY,
+  "os.link": b"cos\nlink\n" + COPY,
+  "shutil": b"cshutil\ncopyfile\n" + COPY,
+  "a list of words": b"csubprocess\ncheck_output\n(]"
+  + (text("touch") + b"a" + text("canary") + b"atR"),
+  "compiled": b"cbuiltins\nexec\n(cbuiltins\ncompile\n"
+  + (CODE[:-2] + text("x") + text("exec") + b"tRtR"),
+  "timeit": b"ctimeit\ntimeit\n" + CODE,
+  "a pickle in a pickle": b"cpickle\nloads\n(C" + (bytes([len(INNER)]) + INNER + b"tR"),
+  "reduce of functools": b"cfunctools\nreduce\n(cshutil\ncopyfile\n" + COPY[:-1] + b"tR",
+  "importlib": GETATTR
+  + (b"(cimportlib\nimport_module\n(" + text("os") + b"tR" + text("mkdir") + b"tR" + CANARY),
+  "attrgetter": b"coperator\nattrgetter\n(" + text("mkdir") + b"tR(" + IMPORT + b"tR" + CANARY,
 }
 """What runs when it is unpickled, and leaves a file 'canary' behind."""
 

@@ -27,8 +27,9 @@ CARRIED = {
   "clip_vit_large_patch14_336": "vision_model.post_layernorm.",
   "convnext_xxlarge_timm": "head.",
   "convnext_xxlarge_open_clip": "visual.trunk.head.norm.",
+  "eva02_L_coco_det_sys_o365": ".rope",
 }
-"""What the tensors begin with that EAGLE loads and never uses."""
+"""What is in the names of tensors that EAGLE has and never uses, or computes."""
 
 
 @functools.cache
@@ -85,16 +86,16 @@ def test_a_published_file_is_recognised_and_planned_in_full(file):
   assert set(drawn) == fresh(expert)
   plan = engine.plan(listed.source(), table, wanted)  # raises if a parameter is left over
   assert set(plan.leaves) == set(engine.flatten(abstract(expert, "released"))) - set(drawn)
-  assert set(plan.dropped) == listed.unused
-  prefix = CARRIED.get(file)
-  assert set(plan.carried) == {n for n in listed.tensors if prefix and n.startswith(prefix)}
+  word = CARRIED.get(file)
+  assert set(plan.carried) == {name for name in listed.tensors if word and word in name}
+  assert set(plan.dropped) == listed.unused - set(plan.carried)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_tensor_goes_where_eagles_own_name_for_it_goes(file):
   own, table, _ = tables(*FILES[file], "released")
   for name, into in keys.load(file).into.items():
-    assert goal(table, name) == (Drop if into is None else goal(own, into)), name
+    assert goal(table, name) in ((Drop, Carry) if into is None else (goal(own, into),)), name
 
 
 @pytest.mark.parametrize("file", FILES)

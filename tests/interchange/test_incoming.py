@@ -64,7 +64,7 @@ def test_a_source_brings_companions_and_is_held_to_what_it_says(tmp_path, monkey
   part = parts.part(eagle_lib.build(MODEL), "projector")
   strict = dataclasses.replace(part.schemes[0], check=check)
   monkeypatch.setattr(
-    parts, "part", lambda eagle, name: dataclasses.replace(part, schemes=(strict,))
+    parts, "part", lambda eagle, name, merged: dataclasses.replace(part, schemes=(strict,))
   )
   with pytest.raises(EagleError, match=r"is not what .*model\.safetensors says"):
     incoming.plan(str(tmp_path / "model.safetensors"), "projector", EXPERIMENT)

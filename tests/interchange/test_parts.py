@@ -5,6 +5,7 @@ import pytest
 
 from eagle_jax import config
 from eagle_jax.convert import engine
+from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.interchange import parts
 from eagle_jax.model import eagle
@@ -72,3 +73,31 @@ def test_there_is_a_nearest_part(built):
     parts.part(built, "langauge")
   with pytest.raises(EagleError, match="no part is called 'convnext'"):
     parts.part(built, "convnext")
+  with pytest.raises(EagleError, match="no part is called 'clpi', did you mean 'clip'"):
+    parts.part(built, "sam,clpi")
+  for wrong in ("sam,sam", "whole,sam"):
+    with pytest.raises(EagleError, match=f"each named once, and 'whole' is none: '{wrong}'"):
+      parts.part(built, wrong)
+
+
+def test_of_a_merged_checkpoint_every_tensor_is_taken_or_known_to_be_left(built):
+  whole = parts.part(built, "whole")
+  leaves = engine.flatten(whole.targets(whole.schemes[0])[0])
+  names = [n for n, _, _ in engine.expected_names(whole.table(whole.schemes[0]), leaves)]
+  assert parts.is_merged(names)
+  for chosen in ("language", "projector", "sam", "clip,language"):
+    part = parts.part(built, chosen, merged=True)
+    source = ArraySource({t.name: t.make() for t in outgoing(whole, leaves)})
+    scheme = part.recognise(names, place="x")
+    plan = engine.plan(source, part.table(scheme), part.targets(scheme)[0])
+    prefixes = tuple(parts.part(built, one).prefix for one in chosen.split(","))
+    assert all(move.place.path.startswith(prefixes) for move in plan.moves)
+    assert len(plan.moves) + len(plan.dropped) == len(names)
+  assert parts.part(built, "sam").outer == "model.vision_tower.vision_towers.1.vision_tower."
+  assert parts.part(built, "whole", merged=True) == whole
+
+
+def outgoing(part, leaves):
+  """Every tensor of the part, all zeros."""
+  zeros = {path: np.zeros(leaf.shape, np.float32) for path, leaf in leaves.items()}
+  return engine.outgoing(part.table(part.schemes[0]), zeros)
