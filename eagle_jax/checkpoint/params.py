@@ -55,9 +55,11 @@ def resolve(folder: str) -> epath.Path:
 
 
 def is_checkpoint(folder: str) -> bool:
-  """Whether this is the folder of a checkpoint, or of a run that has one."""
+  """Whether this is the folder of a checkpoint, of a run that has one, or of all a run's."""
   path = epath.Path(folder)
-  return path.is_dir() and any((path / name).exists() for name in ("params", CHECKPOINTS))
+  return path.is_dir() and any(
+    child.name in ("params", CHECKPOINTS) or child.name.isdigit() for child in path.iterdir()
+  )
 
 
 def read_meta(folder: str) -> dict[str, Any]:

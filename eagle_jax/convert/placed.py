@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -43,13 +43,15 @@ def place(
       moves[move.place.path].append(move)
   arrays, taken = {}, 0
   for path, leaf in wanted.items():
-    parts: dict[Bounds, np.ndarray] = {}  # devices that hold the same part share its reading
-    for where in leaf.sharding.addressable_devices_indices_map(leaf.shape).values():
-      bounds = _bounds(where, leaf.shape)
-      if bounds not in parts:
-        parts[bounds], count = _part(moves[path], source, leaf, bounds=bounds)
-        taken += count
-    arrays[path] = _assembled(leaf, parts)
+    owned = leaf.sharding.addressable_devices_indices_map(leaf.shape).values()
+    parts = {  # devices that hold the same part share its reading
+      bounds: np.empty([stop - start for start, stop in bounds], leaf.dtype)
+      for bounds in (_bounds(where, leaf.shape) for where in owned)
+    }
+    for move in moves[path]:
+      taken += _read(move, source, parts)
+    # What is on its way to a device is still in this process's memory, too.
+    arrays[path] = jax.block_until_ready(_assembled(leaf, parts))
   return arrays, taken
 
 
@@ -66,19 +68,17 @@ def _bounds(where: tuple[slice, ...] | None, shape: Shape) -> Bounds:
   return tuple(s.indices(length)[:2] for s, length in zip(ends, shape, strict=True))
 
 
-def _part(
-  moves: Iterable[engine.Move], source: Source, leaf: Any, *, bounds: Bounds
-) -> tuple[np.ndarray, int]:
-  """Returns the part [...] of a parameter within bounds, and the bytes read for it."""
-  out = np.empty([stop - start for start, stop in bounds], leaf.dtype)
-  taken = 0
-  for move in moves:
-    depth = len(move.place.index)
+def _read(move: engine.Move, source: Source, parts: Mapping[Bounds, np.ndarray]) -> int:
+  """Writes what a source tensor holds of parts [...] into them; returns the bytes read for it."""
+  depth, taken = len(move.place.index), 0
+  whole: np.ndarray | None = None
+  for bounds, out in parts.items():
     ahead = list(zip(move.place.index, bounds[:depth], strict=True))
     if not all(start <= at < stop for at, (start, stop) in ahead):
       continue
-    inner = tuple(slice(start, stop) for start, stop in bounds[depth:])
-    found = move.transform.forward(engine.read(source, move.name, move.entry))[inner]
+    if whole is None:  # mapped, or made once for all parts, such as a quantised one
+      whole = move.transform.forward(engine.read(source, move.name, move.entry))
+    found = whole[tuple(slice(start, stop) for start, stop in bounds[depth:])]
     out[tuple(at - start for at, (start, _) in ahead)] = found
     taken += math.prod(found.shape) * move.entry.dtype.itemsize
-  return out, taken
+  return taken

@@ -40,6 +40,11 @@ class Scheme:
   check: Callable[[Any, Source], None] = lambda size, source: None
   exported: bool = True
 
+  def fits(self, names: Iterable[str]) -> bool:
+    """Whether the mark is among the names of a checkpoint's tensors."""
+    mark = compiled(self.mark)
+    return any(mark.fullmatch(name) for name in names)
+
 
 def recognise(
   schemes: Sequence[Scheme], names: Iterable[str], *, place: str = "the checkpoint"
@@ -55,19 +60,24 @@ def recognise(
     EagleError: if no scheme or more than one fits; lists every scheme with its mark.
   """
   held = list(names)
-  found = [s for s in schemes if any(compiled(s.mark).fullmatch(name) for name in held)]
+  found = [scheme for scheme in schemes if scheme.fits(held)]
   if len(found) == 1:
     return found[0]
   known = ", ".join(f"{scheme.name} has {scheme.mark!r}" for scheme in schemes)
   if found:
     fits = f"these {len(found)}: " + ", ".join(scheme.name for scheme in found)
   else:
-    shown = ", ".join(repr(name) for name in held[:MAX_SHOWN])
-    fits = f"none; its {len(held)} names begin with {shown}" if held else "none, it is empty"
+    fits = none_of(held)
   raise EagleError(
     f"{place} must follow exactly one naming scheme by the tensor each is known by ({known}); "
     f"it follows {fits}"
   )
+
+
+def none_of(names: Sequence[str]) -> str:
+  """Returns how a message says that names follow no scheme: with the first few of them."""
+  shown = ", ".join(repr(name) for name in names[:MAX_SHOWN])
+  return f"none; its {len(names)} names begin with {shown}" if names else "none, it is empty"
 
 
 def renamed(table: Table, words: Mapping[str, str]) -> Table:

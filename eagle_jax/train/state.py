@@ -1,8 +1,7 @@
-"""Everything a run of training carries from step to step, and how it begins."""
+"""Everything a run of training carries from step to step."""
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +12,7 @@ import optax
 from flax import struct, traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
-from eagle_jax import checkpoint, config
-from eagle_jax.errors import EagleError
+from eagle_jax import config
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.sharding import rules
 from eagle_jax.train import stages
@@ -66,57 +64,6 @@ def abstract_params(
     path: jax.ShapeDtypeStruct(leaf.shape, kinds[chosen[path].trained], sharding=placed[path])
     for path, leaf in flat.items()
   }
-
-
-def starting_params(
-  experiment: config.Experiment, eagle: eagle_lib.Eagle, abstract: Abstract
-) -> dict[str, Array]:
-  """Returns the parameters a stage begins with, each from where the experiment says.
-
-  What the stage calls fresh is drawn at random, everything else is read from the
-  first entry of `start_from` whose pattern matches; a tensor that is not there is
-  an error unless `init_missing` allows drawing it.
-
-  Raises:
-    EagleError: naming every tensor that no checkpoint holds.
-  """
-  fresh = stages.STAGES[experiment.stage].fresh
-  drawn = {p for p in abstract if any(re.fullmatch(pattern, p) for pattern in fresh)}
-  sources: dict[str, Abstract] = {}
-  missing = []
-  held: dict[str, dict[str, tuple[int, ...]]] = {}
-  for path in abstract.keys() - drawn:
-    folder = _folder_of(path, experiment.start_from)
-    if folder and folder not in held:
-      held[folder] = checkpoint.stored(folder)
-    if folder and path in held[folder]:
-      sources.setdefault(folder, {})[path] = abstract[path]
-    elif experiment.init_missing:
-      drawn.add(path)
-    else:
-      missing.append(path)
-  if missing:
-    raise EagleError(
-      f"stage {experiment.stage!r} starts from {', '.join(experiment.start_from) or 'nothing'}, "
-      f"which must hold every tensor it does not draw afresh; {len(missing)} are not there: "
-      f"{', '.join(sorted(missing)[:8])}{', …' if len(missing) > 8 else ''} "
-      "(config fields 'start_from' and 'init_missing')"
-    )
-  params = initialise(eagle, {p: abstract[p] for p in sorted(drawn)}, experiment.seed)
-  for folder, wanted in sources.items():
-    params.update(checkpoint.load_params(folder, wanted))
-  return {path: params[path] for path in abstract}
-
-
-def _folder_of(path: str, start_from: tuple[str, ...]) -> str | None:
-  """The checkpoint of the first entry 'FOLDER' or 'PATTERN=FOLDER' that matches a path."""
-  for entry in start_from:
-    pattern, separator, folder = entry.partition("=")
-    if not separator:
-      return entry
-    if re.fullmatch(pattern, path):
-      return folder
-  return None
 
 
 def initialise(eagle: eagle_lib.Eagle, wanted: Abstract, seed: int) -> dict[str, Array]:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from eagle_jax.convert import engine
 from eagle_jax.data import tokenize
 from eagle_jax.demo import tokenizer as demo_tokenizer
 from eagle_jax.errors import EagleError
+from eagle_jax.interchange import incoming, upstream
 from eagle_jax.model import eagle as eagle_lib
+from tests.interchange import foreign
 
 WORDS = [f"the {a} {b} stands by the {c}" for a in "ab" for b in "cde" for c in "fghijk"]
 
@@ -91,6 +94,25 @@ def test_a_missing_checkpoint_is_told_with_the_nearest(trained, capsys):
 def test_a_checkpoint_from_elsewhere_needs_a_config(trained, capsys):
   assert ask(trained, name="foreign") == 2
   assert "use --config=NAME" in capsys.readouterr().err
+
+
+def test_a_release_answers_as_its_conversion_does(trained, tmp_path, capsys):
+  model = cli_config.load("debug", ["--config.model.experts=clip@demo"]).experiment.model
+  eagle = eagle_lib.build(model)
+  release = tmp_path / "release"
+  foreign.save(release / "model.safetensors", foreign.tensors(eagle, "whole"))
+  fields = upstream.write(model, eagle.size, dtype="float32")
+  (release / "config.json").write_text(json.dumps(fields))
+  shutil.copy(trained / "t.model", release / "tokenizer.model")
+  incoming.save(incoming.plan(str(release), "whole"), str(tmp_path / "converted"))
+  assert ask(tmp_path, f"--image={trained / 'red.png'}", name="release") == 0
+  said = capsys.readouterr().out
+  flags = (f"--tokenizer={trained / 't.model'}", f"--image={trained / 'red.png'}")
+  assert ask(tmp_path, *flags, name="converted") == 0
+  assert capsys.readouterr().out == said
+  (release / "config.json").unlink()
+  assert ask(tmp_path, name="release") == 2
+  assert "holds no config.json that says what model it is" in capsys.readouterr().err
 
 
 def test_another_tokenizer_is_refused(trained, tmp_path):

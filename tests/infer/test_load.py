@@ -6,9 +6,11 @@ import pytest
 
 from eagle_jax import checkpoint, config
 from eagle_jax.convert import engine
+from eagle_jax.convert.source import ArraySource
 from eagle_jax.errors import EagleError
 from eagle_jax.infer import load
 from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.model import weights
 from eagle_jax.sharding.mesh import make_mesh
 
 MODEL = config.Model(
@@ -38,6 +40,17 @@ def test_parameters_come_back_in_the_models_dtype_over_any_devices(tmp_path, eag
   for path, array in saved.items():
     np.testing.assert_array_equal(loaded[path], array.astype(eagle.dtype), err_msg=path)
     assert len(loaded[path].sharding.device_set) == devices
+
+
+def test_foreign_files_give_the_same_parameters(eagle):
+  saved = drawn(eagle)
+  table = weights.table(eagle.size)
+  source = ArraySource(dict(engine.export(table, saved)))
+  plan = engine.plan(source, table, eagle_lib.abstract_params(eagle))
+  loaded = engine.flatten(load.foreign(plan, source, eagle, mesh=make_mesh(config.Mesh())))
+  assert loaded.keys() == saved.keys()
+  for path, array in saved.items():
+    np.testing.assert_array_equal(loaded[path], array.astype(eagle.dtype), err_msg=path)
 
 
 def test_what_the_checkpoint_lacks_is_named(tmp_path, eagle):

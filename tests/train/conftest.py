@@ -9,7 +9,7 @@ from eagle_jax import config
 from eagle_jax.data.image import blank
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.sharding.mesh import make_mesh, place_batch
-from eagle_jax.train import optimizer, stages, state, step
+from eagle_jax.train import optimizer, origins, stages, state, step
 from eagle_jax.types import PLACEHOLDER, Batch
 
 MODEL = config.Model(
@@ -39,7 +39,7 @@ class Small:
     self.step = step.make(self.eagle, self.tx, accumulate=self.experiment.optimizer.accumulate)
 
   def fresh(self):
-    params = state.starting_params(self.experiment, self.eagle, self.abstract)
+    params, _ = origins.parameters(self.experiment, self.eagle, self.abstract)
     return state.create(params, self.chosen, self.tx, seed=0, mesh=self.mesh)
 
   def batch(self, rows=8):
