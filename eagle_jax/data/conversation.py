@@ -47,6 +47,9 @@ class Template:
       for them: what a user types is always plain text.
     bos: whether the tokenizer's begin token is put in front.
     caption: the human text is dropped and only its pictures kept.
+    opens: text after a special token opens a word, where the vocabulary marks words.
+    original: the rule by which the original measures the loss mask of this template
+      (`upstream.py`), empty where it has no such template.
   """
 
   system: str = ""
@@ -57,6 +60,8 @@ class Template:
   specials: tuple[str, ...] = ()
   bos: bool = True
   caption: bool = False
+  opens: bool = False
+  original: Literal["", "plain", "v1", "llama3", "yi"] = ""
 
 
 def _role_names(who: str) -> Template:
@@ -69,16 +74,25 @@ def _role_names(who: str) -> Template:
     lead=" ",
     end=EOS,
     specials=(EOS,),
+    original="v1",
   )
 
 
 _VICUNA = _role_names("user")
 
+_SMOLLM2 = Template(
+  question=("<|im_start|>user\n", "<|im_end|>\n"),
+  cue="<|im_start|>assistant\n",
+  end="<|im_end|>",
+  specials=("<|im_start|>", "<|im_end|>"),
+  bos=False,
+)
+
 TEMPLATES: dict[str, Template] = {
   "v1": _VICUNA,
   "vicuna_v1": _VICUNA,
   "llava_v1": _role_names("human"),
-  "plain": Template(end="\n", caption=True),
+  "plain": Template(end="\n", caption=True, original="plain"),
   # Begins with the begin token although the tokenizer puts one there too: the released
   # Llama-3 models have only seen two of them.
   "llama3": Template(
@@ -89,7 +103,10 @@ TEMPLATES: dict[str, Template] = {
     cue="<|start_header_id|>assistant<|end_header_id|>\n\n",
     end="<|eot_id|>",
     specials=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    original="llama3",
   ),
+  # Opens words everywhere: the original's masks only add up with a tokenizer that does, so
+  # the released model has seen nothing else.
   "yi_34b_chatml_direct": Template(
     system="<|im_start|>system\nAnswer the questions.<|im_end|>",
     question=("<|im_start|>user\n", "<|im_end|>"),
@@ -97,8 +114,17 @@ TEMPLATES: dict[str, Template] = {
     end="<|im_end|>",
     specials=("<|im_start|>", "<|im_end|>"),
     bos=False,
+    opens=True,
+    original="yi",
   ),
-  "brief": dataclasses.replace(_VICUNA, system=""),
+  # Source: the chat template inside SmolLM2-135M-Instruct.Q4_1.gguf.
+  "smollm2": dataclasses.replace(
+    _SMOLLM2,
+    system="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
+    "trained by Hugging Face<|im_end|>\n",
+  ),
+  "smollm2_brief": _SMOLLM2,
+  "brief": dataclasses.replace(_VICUNA, system="", original=""),
 }
 
 
@@ -123,7 +149,7 @@ def render(form: Template, turns: Sequence[Turn], *, ask: bool = False) -> tuple
     BadRecordError: if a caption template meets more than a picture and its caption.
   """
   if form.caption:
-    _demand_caption(turns, ask)
+    demand_caption(turns, ask=ask)
   spans = [Span(BOS, "special", False)] if form.bos else []
   spans += _written(form, form.system, supervised=False)
   for turn in turns:
@@ -149,9 +175,30 @@ def images_first(text: str) -> str:
   Source: EAGLE, train_mem.py, preprocess_multimodal.
   Differs: there, several placeholders of one message become one.
   """
-  if text.count(IMAGE) != 1:
-    return text
+  return one_image_first(text) if text.count(IMAGE) == 1 else text
+
+
+def one_image_first(text: str) -> str:
+  """Returns a message with one placeholder in front in place of all that it holds."""
   return f"{IMAGE}\n{text.replace(IMAGE, '').strip()}".strip()
+
+
+def demand_caption(turns: Sequence[Turn], *, ask: bool = False) -> None:
+  """Checks that turns fit a caption template.
+
+  Args:
+    turns: of one record.
+    ask: the caption is asked for, so it is not there.
+
+  Raises:
+    BadRecordError: unless they are a picture and, unless asked for, its caption.
+  """
+  roles = [turn.role for turn in turns]
+  if roles != (["human"] if ask else ["human", "gpt"]) or IMAGE not in turns[0].text:
+    raise BadRecordError(
+      "no caption",
+      f"template plain takes one question with {IMAGE} and one answer, the turns are {roles}",
+    )
 
 
 def _message(text: str, *, pictures_only: bool) -> Iterator[Span]:
@@ -186,13 +233,3 @@ def _joined(spans: Sequence[Span]) -> Iterator[Span]:
     waiting = span
   if waiting:
     yield waiting
-
-
-def _demand_caption(turns: Sequence[Turn], ask: bool) -> None:
-  """Raises BadRecordError unless the turns are a picture and, unless asked for, its caption."""
-  roles = [turn.role for turn in turns]
-  if roles != (["human"] if ask else ["human", "gpt"]) or IMAGE not in turns[0].text:
-    raise BadRecordError(
-      "no caption",
-      f"template plain takes one question with {IMAGE} and one answer, the turns are {roles}",
-    )

