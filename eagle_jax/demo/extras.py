@@ -1,4 +1,4 @@
-"""Packages that only the demonstration needs, imported when they are used."""
+"""Packages that only the demonstrations need, imported when they are used."""
 
 import importlib
 from pathlib import Path
@@ -7,8 +7,12 @@ from types import ModuleType
 from eagle_jax.errors import EagleError
 
 
-def require(name: str) -> ModuleType:
+def require(name: str, *, extra: str = "demo") -> ModuleType:
   """Returns the module `name` of an optional package.
+
+  Args:
+    name: of the module.
+    extra: of this project that brings its package.
 
   Raises:
     EagleError: if its package is not installed; says how to install it.
@@ -18,7 +22,7 @@ def require(name: str) -> ModuleType:
   except ImportError as error:
     raise EagleError(
       f"the demo needs the package of {name!r}, which cannot be imported ({error}); "
-      "install it with: pip install 'eagle-jax[demo]'"
+      f"install it with: pip install 'eagle-jax[{extra}]'"
     ) from None
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from eagle_jax.demo import curves, page
 from eagle_jax.demo.progress import span
-from eagle_jax.demo.results import Results, Sample, Stage
+from eagle_jax.demo.results import Alone, Results, Sample, Stage
 from eagle_jax.demo.score import MARGINS, Score, normal, shortfalls
 from eagle_jax.errors import EagleError
 
 _COUNTED = ("parameters", "trained", "decayed")
-
-TITLE = "EAGLE in JAX: the demonstration"
 
 
 def write(results: Results, images: Path, path: Path) -> None:
@@ -46,10 +44,16 @@ def render(results: Results, images: Path) -> str:
     f"trained on, {span(total)} in all (minutes and seconds)."
   )
   return page.page(
-    TITLE,
+    results.title,
     (
-      f'<h1>{html.escape(TITLE)}</h1><p class="soft">{html.escape(lead)}</p>',
+      f'<h1>{html.escape(results.title)}</h1><p class="soft">{html.escape(lead)}</p>',
       _verdict(results.scores),
+      page.section(
+        "Where the weights come from",
+        "What each part of the model began with, before stage 1.",
+        page.facts(results.origins.items()),
+      ),
+      *([_alone(results.alone)] if results.alone else []),
       page.section(
         "Exact match",
         "Answers that are right to the letter. Blind is the same model, trained and asked with "
@@ -92,6 +96,16 @@ def _verdict(scores: Sequence[Score]) -> str:
   return (
     '<div class="card verdict bad"><p><b>The picture is not shown to matter everywhere.</b></p>'
     f"<ul>{listed}</ul></div>"
+  )
+
+
+def _alone(alone: Alone) -> str:
+  """Returns what the language model said to text alone, and how near it is to a reference."""
+  return page.section(
+    "The language model alone",
+    f"Converted, not yet trained here: its logits are within {alone.difference:.1e} of "
+    f"{alone.reference} (at most {alone.limit:g}), and it answers plain questions.",
+    page.facts(alone.exchanges),
   )
 
 

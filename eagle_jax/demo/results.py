@@ -57,10 +57,30 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Alone:
+  """The language model before any training here, on text alone.
+
+  Attributes:
+    difference: largest difference of a logit from the reference's, over one prompt.
+    limit: what it must stay below.
+    reference: what it was compared with, in words.
+    exchanges: questions and what it answered.
+  """
+
+  difference: float
+  limit: float
+  reference: str
+  exchanges: tuple[tuple[str, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
   """Everything the report tells.
 
   Attributes:
+    title: of the report.
+    origins: part of the model → where its weights come from before stage 1.
+    alone: the language model on text alone, None where it was not asked.
     stages: in the order in which they ran.
     scores: per task.
     samples: questions of the test part.
@@ -68,6 +88,9 @@ class Results:
     facts: name → value, as text: seed, mesh, devices, versions, record counts.
   """
 
+  title: str
+  origins: Mapping[str, str]
+  alone: Alone | None = None
   stages: tuple[Stage, ...]
   scores: tuple[Score, ...]
   samples: tuple[Sample, ...]
@@ -130,7 +153,13 @@ def samples(
 def from_json(text: str) -> Results:
   """Returns the results that `to_json` wrote."""
   found: dict[str, Any] = json.loads(text)
+  alone = found["alone"]
+  if alone is not None:
+    alone = Alone(**alone | {"exchanges": tuple(map(tuple, alone["exchanges"]))})
   return Results(
+    title=found["title"],
+    origins=found["origins"],
+    alone=alone,
     stages=tuple(_stage(stage) for stage in found["stages"]),
     scores=tuple(Score(**score) for score in found["scores"]),
     samples=tuple(Sample(**sample) for sample in found["samples"]),

@@ -29,7 +29,24 @@ Answers = dict[str, str]
 """Record id → what the model said."""
 
 
-def run(out: Path, *, seed: int, tasks: Mapping[str, records.Task] = records.TASKS) -> Path:
+ORIGINS = {
+  "language model": "trained on text alone by `eagle-jax demo --language-model`, shipped "
+  "with the project",
+  "experts": "drawn at random",
+  "projectors": "drawn at random",
+}
+"""Part of the small model → where its weights come from."""
+
+
+def run(
+  out: Path,
+  *,
+  seed: int,
+  tasks: Mapping[str, records.Task] = records.TASKS,
+  chosen: recipe.Recipe | None = None,
+  origins: Mapping[str, str] = ORIGINS,
+  alone: results.Alone | None = None,
+) -> Path:
   """Runs everything and returns the path of report.html.
 
   Interrupted and started again with the same arguments, it goes on with the stage it
@@ -39,6 +56,9 @@ def run(out: Path, *, seed: int, tasks: Mapping[str, records.Task] = records.TAS
     out: folder of data, runs and report.
     seed: of data, parameters and order.
     tasks: what the data set asks, and how often.
+    chosen: the recipe; by default the small one.
+    origins: what the report says of where the recipe's weights come from.
+    alone: what the report says of the language model on text alone.
 
   Raises:
     EagleError: if a package of the extra `demo` is missing, or `out` holds another run.
@@ -49,7 +69,8 @@ def run(out: Path, *, seed: int, tasks: Mapping[str, records.Task] = records.TAS
     found = records.build(folders.data, seed=seed, tasks=tasks)
     if not folders.language.exists():
       language.start(folders.language)
-  plan = recipe.runs(folders, found, seed=seed)
+  followed = chosen or recipe.small(folders)
+  plan = recipe.runs(followed, folders, found, seed=seed)
   stages = tuple(_train(experiment, folders) for experiment in plan)
   answers = {}
   for name in (recipe.SIGHTED, recipe.BLIND):
@@ -59,6 +80,9 @@ def run(out: Path, *, seed: int, tasks: Mapping[str, records.Task] = records.TAS
   train, test = (records.read(found.parts[part]) for part in ("train", "test"))
   sighted, blind = answers[recipe.SIGHTED], answers[recipe.BLIND]
   told = results.Results(
+    title=followed.title,
+    origins=origins,
+    alone=alone,
     stages=stages,
     scores=score.table(train, test, sighted=sighted, blind=blind),
     samples=tuple(results.samples(test, sighted=sighted, blind=blind)),

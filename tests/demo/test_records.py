@@ -4,7 +4,8 @@ import json
 import pytest
 from PIL import Image
 
-from eagle_jax.data import records as llava
+from eagle_jax import config
+from eagle_jax.data import mixture
 from eagle_jax.demo import items, records
 from eagle_jax.errors import EagleError
 
@@ -21,10 +22,11 @@ def made(tmp_path_factory):
 
 def test_the_projects_own_reader_takes_every_record(made):
   for part, each in (("train", 6), ("test", 3)):
-    good, bad = llava.load(str(made.parts[part]), str(made.images), budget=0.0, max_images=1)
+    given = config.Data(records=str(made.parts[part]), images=str(made.images), bad_budget=0.0)
+    good, bad = mixture.load(given)
     assert len(bad) == 0
     assert len(good) == each * len(records.TASKS)
-    assert all(record.turns[0].text.startswith("<image>\n") for record in good)
+    assert all(good[n].turns[0].text.startswith("<image>\n") for n in range(len(good)))
 
 
 def test_records_carry_task_and_sources_and_pictures_of_the_right_size(made):

@@ -10,7 +10,7 @@ from eagle_jax.errors import EagleError
 from eagle_jax.train.stages import Row
 
 
-def _results(digits=0.9):
+def _results(digits=0.9, alone=None):
   parts = (Row("vision/clip", 1234567, 0, 0, 0.0), Row("projector", 4321, 4321, 4000, 1.0))
 
   def stage(label):
@@ -23,6 +23,9 @@ def _results(digits=0.9):
     task="digits", image="a.png", question="Which <b>?", truth="7", sighted="7", blind="1"
   )
   return results.Results(
+    title="The demonstration",
+    origins={"experts": "drawn at <random>"},
+    alone=alone,
     stages=(stage("sighted"), stage("blind")),
     scores=(
       Score("digits", 297, digits, 0.1, 0.11, "3"),
@@ -49,6 +52,23 @@ def test_everything_found_is_told(images):
   assert "777 questions" in text
   assert "2:12 in all" in text
   assert "Which &lt;b&gt;?" in text
+
+
+def test_where_the_weights_come_from_is_told(images):
+  text = report.render(_results(), images)
+  assert "<title>The demonstration</title>" in text
+  assert "drawn at &lt;random&gt;" in text
+  assert "The language model alone" not in text
+
+
+def test_a_language_model_that_was_asked_alone_is_told(images):
+  alone = results.Alone(
+    difference=2e-5, limit=1e-3, reference="a reference", exchanges=(("Which sky?", "Blue <sky>"),)
+  )
+  text = report.render(_results(alone=alone), images)
+  assert "within 2.0e-05 of a reference (at most 0.001)" in text
+  assert "Which sky?" in text
+  assert "Blue &lt;sky&gt;" in text
 
 
 def test_runs_that_train_the_same_are_told_once(images):

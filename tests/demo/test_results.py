@@ -21,6 +21,11 @@ def test_json_and_back():
     task="digits", image="a.png", question="q", truth="1", sighted="1", blind="2"
   )
   found = results.Results(
+    title="t",
+    origins={"language model": "x"},
+    alone=results.Alone(
+      difference=1e-5, limit=1e-3, reference="NumPy", exchanges=(("question", "answer"),)
+    ),
     stages=(stage,),
     scores=(Score("digits", 3, 1.0, 0.0, 0.5, "2"),),
     samples=(sample,),

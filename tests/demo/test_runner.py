@@ -26,15 +26,15 @@ def out(tmp_path_factory):
   """The folder of a demonstration with one expert, four steps a stage and few records."""
   folder = tmp_path_factory.mktemp("demo")
   short = {
-    name: dataclasses.replace(length, steps=2, batch=8) for name, length in recipe.LENGTHS.items()
+    name: dataclasses.replace(length, steps=2, batch=8)
+    for name, length in recipe.SMALL_LENGTHS.items()
   }
   tasks = {
     name: dataclasses.replace(task, train=12, test=3) for name, task in records.TASKS.items()
   }
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(recipe, "EXPERTS", ("pix2struct",))
-    patch.setattr(recipe, "LENGTHS", short)
-    runner.run(folder, seed=1, tasks=tasks)
+  small = recipe.small(recipe.Folders(folder))
+  chosen = dataclasses.replace(small, experts=("pix2struct@demo",), lengths=short)
+  runner.run(folder, seed=1, tasks=tasks, chosen=chosen)
   return folder
 
 
