@@ -39,18 +39,37 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """One of several sources of records."""
+
+  records: str  # as data.records
+  images: str = ""  # as data.images
+  weight: float = 0.0  # share of the rows, in proportion; of all sources or of none
+  cap: int = 0  # at most so many of its records are used, the same in every epoch; 0: all
+  licence: str = ""  # goes into what the run records of itself
+  system: str = ""  # in place of the template's system prompt, with its special tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
   """Where the records are and how they become rows."""
 
-  records: str = ""  # a LLaVA JSON list or a JSON-lines file
+  records: str = ""  # JSON list or lines, Parquet, shards of `data build`, TFDS; docs/data.md
   images: str = ""  # the folder image names are relative to; none may leave it
+  sources: tuple[Source, ...] = ()  # several, in place of records and images
   tokenizer: str = ""  # a SentencePiece .model or a tokenizer.json
   template: str = "v1"
   aspect: str = "pad"  # pad to a square, or 'square': shortest edge and centre crop
+  compat: str = ""  # 'upstream': masks and cuts as EAGLE makes them, its faults included
   max_length: int = 2048  # positions per row after placeholders are expanded
+  lengths: tuple[int, ...] = ()  # lengths a batch may have, up to max_length; (): that alone
+  pack: bool = False  # several conversations in one row
+  share: int = 1  # packed rows that follow each other and share max_images slots
+  group: str = ""  # 'modality': EAGLE's batches of like length, with pictures or without
   max_images: int = 1  # image slots per row
   bad_budget: float = 0.001  # share of unusable records above which the run stops
   workers: int = 0  # Grain worker processes; 0 reads in the trainer's own process
+  prefetch: int = 1  # batches made and placed on the devices ahead of the step
   blank_images: bool = False  # every picture replaced by the mean colour: the blind baseline
 
 
@@ -96,8 +115,9 @@ class Experiment:
   name: str
   stage: str = "finetune"  # prealign, pretrain, finetune
   start_from: tuple[str, ...] = ()
-  """Checkpoint folders, later ones win; what none of them holds is an error unless the
-  stage says it starts fresh."""
+  """'PLACE' or 'PATTERN=PLACE', the first that is for a parameter's path counts. A place is a
+  checkpoint, a run's folder, or foreign weights: a .safetensors, .bin, .pth, .gguf or .npz file,
+  or a folder of Hugging Face's. What none of them holds is an error unless the stage draws it."""
   init_missing: bool = False  # draw what no checkpoint holds at random: from scratch
   unlock: tuple[str, ...] = ()  # path patterns trained beside what the stage trains
   batch_size: int = 128  # rows per step over all devices
@@ -201,12 +221,69 @@ def validate(experiment: Experiment) -> None:
       e.data.aspect in ("pad", "square"),
       f"data.aspect must be pad or square, it is {e.data.aspect!r}",
     ),
+    (
+      not e.data.pack or e.steps > 0,
+      "data.pack needs steps: how many packed rows an epoch makes is not known beforehand",
+    ),
     (m.grid_side >= 2, f"model.grid_side must be at least 2, it is {m.grid_side}"),
     (
       e.checkpoints.every > 0 and e.checkpoints.keep > 0,
       f"checkpoints.every and keep must be positive: {e.checkpoints.every}, {e.checkpoints.keep}",
     ),
   )
-  broken = [message for holds, message in rules if not holds]
+  broken = [message for holds, message in (*rules, *_data_rules(e.data)) if not holds]
   if broken:
     raise EagleError("config: " + "; ".join(broken))
+
+
+def _data_rules(data: Data) -> tuple[tuple[bool, str], ...]:
+  """Returns the rules between the fields of the data: whether each holds, and what it says."""
+  weights = [source.weight for source in data.sources]
+  caps = [source.cap for source in data.sources]
+  known = ("", "upstream")
+  return (
+    (
+      not (data.sources and (data.records or data.images)),
+      "data.sources stands in place of data.records and data.images: give one or the other",
+    ),
+    (all(source.records for source in data.sources), "each of data.sources needs records"),
+    (
+      min([*weights, *caps], default=0) >= 0 and (all(weights) or not any(weights)),
+      f"data.sources have positive weights, all of them or none; they are {weights}, caps {caps}",
+    ),
+    (
+      not (any(weights) and any(caps)),
+      f"data.sources have weights or caps, not both: {weights}, {caps}",
+    ),
+    (
+      data.compat in known,
+      f"data.compat is {data.compat!r}{nearest(data.compat, known) or '.'} Known: '', 'upstream'",
+    ),
+    (data.group in ("", "modality"), f"data.group must be '' or modality, it is {data.group!r}"),
+    (
+      not data.lengths
+      or (data.lengths == tuple(sorted(set(data.lengths))) and data.lengths[-1] == data.max_length),
+      f"data.lengths must rise to data.max_length: {data.lengths}, {data.max_length}",
+    ),
+    (
+      data.max_length > 0 and min(data.lengths, default=1) > 0 and data.max_images >= 0,
+      "data.max_length and lengths must be positive, max_images not negative: "
+      f"{data.max_length}, {data.lengths}, {data.max_images}",
+    ),
+    (
+      not data.pack or not (data.lengths or data.group),
+      "data.pack fills rows of max_length in an order of its own: no data.lengths, no data.group",
+    ),
+    (
+      data.share == 1 or (data.share > 1 and data.pack),
+      f"data.share must be 1, or at least 2 with data.pack: {data.share}",
+    ),
+    (
+      not (data.group and any(weights)),
+      f"data.group orders the records of an epoch, data.sources with weights have none: {weights}",
+    ),
+    (
+      data.workers >= 0 and data.prefetch >= 0,
+      f"data.workers and prefetch must not be negative: {data.workers}, {data.prefetch}",
+    ),
+  )

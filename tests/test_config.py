@@ -36,6 +36,14 @@ def test_what_is_unknown_or_mistyped_is_named(values, message):
     config.from_mapping(values)
 
 
+def test_sources_are_read_from_what_a_recipe_or_the_command_line_says():
+  given = {"sources": [{"records": "a.json", "weight": 2}], "lengths": (512, 2048)}
+  data = config.from_mapping({"name": "x", "data": given}).data
+  assert data.sources == (config.Source(records="a.json", weight=2.0),)
+  with pytest.raises(EagleError, match=r"data\.sources.* must hold fields, it is 'a\.json'"):
+    config.from_mapping({"name": "x", "data": {"sources": ["a.json"]}})
+
+
 def test_an_integer_is_a_float_where_a_float_is_due():
   assert config.from_mapping({"name": "x", "epochs": 2}).epochs == 2.0
 
@@ -56,6 +64,22 @@ def test_an_integer_is_a_float_where_a_float_is_due():
     ({"model": {"grid_side": 1}}, "at least 2"),
     ({"checkpoints": {"every": 0}}, "must be positive"),
     ({"epochs": 0.0}, "epochs > 0"),
+    ({"data": {"records": "a", "sources": [{"records": "b"}]}}, "give one or the other"),
+    ({"data": {"sources": [{"records": ""}]}}, "each of data.sources needs records"),
+    (
+      {"data": {"sources": [{"records": "a", "weight": 1.0}, {"records": "b"}]}},
+      r"all of them or none; they are \[1.0, 0.0\]",
+    ),
+    ({"data": {"sources": [{"records": "a", "weight": 1.0, "cap": 3}]}}, "weights or caps"),
+    ({"data": {"sources": [{"records": "a", "weight": 1.0}], "group": "modality"}}, "have none"),
+    ({"data": {"compat": "upstrem"}}, "did you mean 'upstream'"),
+    ({"data": {"group": "length"}}, "must be '' or modality"),
+    ({"data": {"lengths": [512, 1024]}}, r"must rise to data.max_length: \(512, 1024\), 2048"),
+    ({"data": {"max_length": 0}}, "must be positive"),
+    ({"data": {"prefetch": -1}}, "must not be negative: 0, -1"),
+    ({"data": {"pack": True, "lengths": [2048]}, "steps": 1}, "no data.lengths, no data.group"),
+    ({"data": {"pack": True}}, "data.pack needs steps"),
+    ({"data": {"share": 2}}, "with data.pack: 2"),
   ],
 )
 def test_broken_rules_between_fields_are_told(change, message):

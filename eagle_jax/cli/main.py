@@ -22,6 +22,7 @@ VERBS: Mapping[str, str] = {
   "verify": "holds a checkpoint against its manifest, or two of any kind against each other",
   "generate": "answers a question about a picture",
   "demo": "runs all three stages on real pictures on this machine and writes a report",
+  "data": "makes records ready to be trained on",
   "describe": "prints experts, shapes, what a stage trains, and memory, without computing",
 }
 """Each verb is the module of its name in this package, imported when it is asked for:

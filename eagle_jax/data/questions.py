@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eagle_jax import config
-from eagle_jax.data import batch, conversation, image, records, tokenize
+from eagle_jax.data import batch, conversation, image, mixture, sources, tokenize
 from eagle_jax.data.records import BadRecordError, BadRecords, Record, Turn
 from eagle_jax.types import Batch
 
@@ -31,10 +31,10 @@ def load(data: config.Data) -> tuple[list[Question], BadRecords]:
   Raises:
     EagleError: if the file or folder is not there or too many records are unusable.
   """
-  found, bad = records.load(
-    data.records, data.images, budget=data.bad_budget, max_images=data.max_images, answered=False
-  )
-  return [question(record) for record in found], bad
+  found, bad = mixture.load(data, answered=False)
+  asked = [question(record) for record in sources.usable(found, bad)]
+  bad.check()
+  return asked, bad
 
 
 def question(record: Record) -> Question:
@@ -58,8 +58,10 @@ def row(
     BadRecordError: if a picture cannot be used; the detail names the record.
   """
   try:
-    pictures = image.load(asked.record.images, data, image_size)
-    encoded = tokenize.prompt(tokenizer, conversation.template(data.template), asked.turns)
+    folder = asked.record.folder or data.images
+    pictures = image.load(asked.record.images, data, image_size, folder=folder)
+    form = mixture.spoken(conversation.template(data.template), asked.record)
+    encoded = tokenize.prompt(tokenizer, form, asked.turns)
   except BadRecordError as bad:
     raise BadRecordError(bad.reason, f"{asked.record.place}: {bad.detail}") from None
   return batch.row(encoded, pictures, tokens_per_image=tokens_per_image)

@@ -1,8 +1,8 @@
-"""LLaVA-format records: read, checked, and counted by reason where they are unusable.
+"""What a record is, when it is usable, and the count of those that are not.
 
-A file is a JSON list of objects or one object per line:
-`{"id": …, "image": "a.jpg" or ["a.jpg", …], "conversations": [{"from": "human",
-"value": "<image>\\nquestion"}, {"from": "gpt", "value": "answer"}, …]}`.
+The lingua franca is LLaVA's object: `{"id": …, "image": "a.jpg" or ["a.jpg", …],
+"conversations": [{"from": "human", "value": "<image>\\nquestion"}, {"from": "gpt",
+"value": "answer"}, …]}`. Where records lie is the business of `eagle_jax.data.sources`.
 
 Nothing is repaired but what EAGLE's own data needs: a leading answer is dropped, and a
 record with one picture and no placeholder gets one in front of its first question.
@@ -12,11 +12,11 @@ Source: EAGLE, train_mem.py, LazySupervisedDataset and preprocess_multimodal.
 
 from __future__ import annotations
 
-import codecs
 import collections
+import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from eagle_jax.errors import EagleError
@@ -24,6 +24,8 @@ from eagle_jax.registry import nearest
 
 IMAGE = "<image>"  # stands for one picture in a message
 ROLES = ("human", "gpt")
+MAX_JSON = 4 << 20
+"""Bytes of one record without its pictures; a thousand times what fills a row."""
 _SHOWN = 5  # bad records named in full when a run stops
 
 
@@ -61,17 +63,22 @@ class Record(NamedTuple):
 
   Attributes:
     id: the record's own id, or its number.
-    images: names relative to the image folder, in the order of their placeholders.
+    images: in the order of their placeholders, each a name inside `folder` or the bytes
+      of an encoded file.
     turns: alternate, the first one human; they hold one placeholder per picture.
     file: where the record was read.
-    line: line in a JSON-lines file, item in a JSON list, from 1.
+    line: line, item or row in it, from 1.
+    folder: what the names are relative to.
+    system: replaces the template's system prompt; empty leaves it.
   """
 
   id: str
-  images: tuple[str, ...]
+  images: tuple[str | bytes, ...]
   turns: tuple[Turn, ...]
   file: str
   line: int
+  folder: str = ""
+  system: str = ""
 
   @property
   def place(self) -> str:
@@ -79,26 +86,68 @@ class Record(NamedTuple):
     return f"{self.file}:{self.line}"
 
 
+class Limits(NamedTuple):
+  """What a record must keep to beyond being one.
+
+  Attributes:
+    max_images: more pictures than this make a record bad.
+    answered: whether a record must hold an answer, as one to be trained on must.
+  """
+
+  max_images: int
+  answered: bool = True
+
+
+class Tally:
+  """Bad records by reason, the first few kept whole: small however many there are."""
+
+  def __init__(self) -> None:
+    """Starts at nothing."""
+    self.counts: collections.Counter[str] = collections.Counter()
+    self.first: list[Fault] = []
+
+  def __len__(self) -> int:
+    return self.counts.total()
+
+  def add(self, fault: Fault) -> None:
+    """Counts a record that was not counted before."""
+    self.counts[fault.reason] += 1
+    if len(self.first) < _SHOWN:
+      self.first.append(fault)
+
+
 class BadRecords:
   """Counts bad records by reason and stops the run when they are too many."""
 
-  def __init__(self, *, budget: float, total: int):
-    """Starts a count of `total` records, of which the share `budget` in [0, 1] may be bad."""
+  def __init__(self, *, budget: float, total: int, known: Iterable[Tally] = ()):
+    """Starts a count of `total` records, of which the share `budget` in [0, 1] may be bad.
+
+    Args:
+      budget: the share.
+      total: records in all, the ones in `known` included.
+      known: what was found bad before; it is not met again.
+    """
     self._budget = budget
     self._total = total
-    self._faults: dict[str, Fault] = {}
+    self._tally = Tally()
+    self._noted: set[str] = set()
+    for tally in known:
+      self._tally.counts.update(tally.counts)
+      self._tally.first = [*self._tally.first, *tally.first][:_SHOWN]
 
   def __len__(self) -> int:
-    return len(self._faults)
+    return len(self._tally)
 
   @property
   def by_reason(self) -> dict[str, int]:
     """How many records are bad for each reason, most frequent first."""
-    return dict(collections.Counter(f.reason for f in self._faults.values()).most_common())
+    return dict(self._tally.counts.most_common())
 
   def note(self, fault: Fault) -> None:
     """Counts a record, once however often it is met."""
-    self._faults.setdefault(fault.place, fault)
+    if fault.place not in self._noted:
+      self._noted.add(fault.place)
+      self._tally.add(fault)
 
   def check(self) -> None:
     """Does nothing while the budget holds.
@@ -110,8 +159,7 @@ class BadRecords:
     if len(self) <= self._budget * self._total:
       return
     counts = ", ".join(f"{reason} ({count})" for reason, count in self.by_reason.items())
-    first = list(self._faults.values())[:_SHOWN]
-    named = "".join(f"\n  {f.place}: {f.reason}: {f.detail}" for f in first)
+    named = "".join(f"\n  {f.place}: {f.reason}: {f.detail}" for f in self._tally.first)
     more = f"\n  and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
     raise EagleError(
       f"{len(self)} of {self._total} records are unusable, data.bad_budget allows "
@@ -119,51 +167,25 @@ class BadRecords:
     )
 
 
-def load(
-  path: str, folder: str, *, budget: float, max_images: int, answered: bool = True
-) -> tuple[list[Record], BadRecords]:
-  """Reads every record and sees that its pictures are there.
-
-  Args:
-    path: the JSON or JSON-lines file.
-    folder: what image names are relative to; may be empty for text alone.
-    budget: share of bad records above which loading fails, in [0, 1].
-    max_images: more pictures than this make a record bad.
-    answered: whether a record must hold an answer, as one to be trained on must.
-
-  Returns:
-    the good records in order, and the count that goes on while pictures are decoded.
+def decode(text: bytes) -> Any:
+  """Reads the JSON value of one record.
 
   Raises:
-    EagleError: if the file or the folder is not there, the file holds no record, or
-      the budget is exceeded.
+    BadRecordError: if it is none, or longer than MAX_JSON.
   """
-  if folder and not os.path.isdir(folder):
-    raise EagleError(f"data.images must be a folder, {folder!r} is none")
-  good: list[Record] = []
-  faults = []
-  for line, entry in _entries(path):
-    try:
-      record = parse(entry, path, line)
-      _demand(record, folder, max_images=max_images, answered=answered)
-    except BadRecordError as bad:
-      faults.append(Fault(f"{path}:{line}", bad.reason, bad.detail))
-    else:
-      good.append(record)
-  bad_records = BadRecords(budget=budget, total=len(good) + len(faults))
-  for fault in faults:
-    bad_records.note(fault)
-  bad_records.check()
-  if not good:
-    raise EagleError(f"data.records {path!r} holds no usable record")
-  return good, bad_records
+  if len(text) > MAX_JSON:
+    raise BadRecordError("record too large", f"{len(text)} bytes of JSON, {MAX_JSON} are allowed")
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise BadRecordError("not JSON", str(error)) from None
 
 
 def parse(entry: Any, file: str, line: int) -> Record:
   """Turns one JSON value into a record.
 
   Args:
-    entry: the value, or the BadRecordError that reading it gave.
+    entry: the value; of its fields, those that are not known are left out.
     file: where it stands, for messages.
     line: its line or item, from 1.
 
@@ -171,9 +193,7 @@ def parse(entry: Any, file: str, line: int) -> Record:
     BadRecordError: if a type or role is wrong, there is no turn, turns do not alternate, or
       placeholders and pictures differ in number.
   """
-  if isinstance(entry, BadRecordError):
-    raise entry
-  if not isinstance(entry, dict):
+  if not isinstance(entry, Mapping):
     raise BadRecordError("wrong type", f"a record is an object, this is {_short(entry)}")
   images = _images(entry.get("image"))
   turns = _turns(entry.get("conversations"))
@@ -196,37 +216,32 @@ def safe_join(folder: str, name: str) -> str:
   Raises:
     BadRecordError: if the name is empty, absolute, holds '..' or NUL, or leads outside
       through a symbolic link.
+    EagleError: if there is no folder.
   """
+  if not folder:
+    raise EagleError("data.images must name the folder of the pictures that the records use")
   parts = name.replace("\\", "/").split("/")
   if not name or "\0" in name or os.path.isabs(name) or ".." in parts:
-    raise BadRecordError("path leaves the image folder", f"{name!r} is no name inside data.images")
-  root = os.path.realpath(folder)
-  path = os.path.realpath(os.path.join(root, name))
+    raise BadRecordError(
+      "path leaves the image folder", f"{_short(name)} is no name inside data.images"
+    )
+  root = _real_folder(folder)
+  inside, base = os.path.split(os.path.join(root, name))
+  try:
+    path = os.path.join(_real_folder(inside), base)
+    if base in ("", ".") or os.path.islink(path):
+      path = os.path.realpath(path)
+  except ValueError:  # half a surrogate pair, which no file system can write
+    raise BadRecordError("missing file", f"{_short(name)} can name no file") from None
   if os.path.commonpath([root, path]) != root or path == root:
-    raise BadRecordError("path leaves the image folder", f"{name!r} leads to {path!r}")
+    raise BadRecordError("path leaves the image folder", f"{_short(name)} leads to {path!r}")
   return path
 
 
-def _entries(path: str) -> Iterator[tuple[int, Any]]:
-  """Yields (line or item from 1, JSON value); a broken line yields its BadRecordError."""
-  try:
-    with open(path, "rb") as file:
-      data = file.read().removeprefix(codecs.BOM_UTF8)
-  except OSError as error:
-    raise EagleError(f"data.records {path!r} cannot be read: {error.strerror}") from None
-  if data.lstrip()[:1] == b"[":
-    try:
-      items = json.loads(data)
-    except (ValueError, RecursionError) as error:
-      raise EagleError(f"data.records {path!r} is no valid JSON list: {error}") from None
-    yield from enumerate(items, 1)
-    return
-  for line, text in enumerate(data.splitlines(), 1):
-    if text.strip():
-      try:
-        yield line, json.loads(text)
-      except (ValueError, RecursionError) as error:
-        yield line, BadRecordError("not JSON", str(error))
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+  """Returns a folder's path without links; most pictures lie beside others."""
+  return os.path.realpath(folder)
 
 
 def _images(value: Any) -> tuple[str, ...]:
@@ -263,34 +278,39 @@ def _turn(entry: Any) -> Turn:
     raise BadRecordError("wrong type", f"a turn is an object, not {_short(entry)}")
   role, text = entry.get("from"), entry.get("value")
   if role not in ROLES:
-    raise BadRecordError("unknown role", f"{role!r}{nearest(str(role), ROLES)}, known: human, gpt")
+    raise BadRecordError(
+      "unknown role", f"{_short(role)}{nearest(str(role)[:60], ROLES)}, known: human, gpt"
+    )
   if not isinstance(text, str):
     raise BadRecordError("wrong type", f"'value' of a turn is text, not {_short(text)}")
+  if not text.isascii():
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, which no tokenizer takes
+      raise BadRecordError("text is no Unicode", str(error)) from None
   return Turn(role, text)
 
 
-def _demand(record: Record, folder: str, *, max_images: int, answered: bool) -> None:
-  """Raises BadRecordError unless the record fits a row and its pictures are files."""
-  if answered and not any(turn.role == "gpt" for turn in record.turns):
+def demand(record: Record, limits: Limits) -> None:
+  """Checks that a record fits a row and that its pictures are files.
+
+  Raises:
+    BadRecordError: if not.
+    EagleError: if pictures are named and the record knows no folder.
+  """
+  if limits.answered and not any(turn.role == "gpt" for turn in record.turns):
     raise BadRecordError("no answer", "there is no gpt turn to learn from")
-  if len(record.images) > max_images:
+  if len(record.images) > limits.max_images:
     raise BadRecordError(
-      "too many images", f"{len(record.images)} images, data.max_images is {max_images}"
+      "too many images", f"{len(record.images)} images, data.max_images is {limits.max_images}"
     )
-  _demand_files(record.images, folder)
-
-
-def _demand_files(names: Sequence[str], folder: str) -> None:
-  """Raises EagleError without a folder, BadRecordError if a name leads to no file inside it."""
-  if names and not folder:
-    raise EagleError("data.images must name the folder of the pictures that the records use")
-  for name in names:
+  for name in record.images:
     # A pipe or a device is no picture, and opening one may wait for ever.
-    if not os.path.isfile(safe_join(folder, name)):
-      raise BadRecordError("missing file", f"{name!r} is no file in {folder!r}")
+    if isinstance(name, str) and not os.path.isfile(safe_join(record.folder, name)):
+      raise BadRecordError("missing file", f"{_short(name)} is no file in {record.folder!r}")
 
 
 def _short(value: Any) -> str:
-  """Returns the JSON of a value, cut to a length that fits a message."""
-  text = json.dumps(value)
+  """Returns how a value is written, cut to a length that fits a message."""
+  text = repr(value[:61] if isinstance(value, (str, list)) else value)
   return text if len(text) <= 60 else text[:57] + "…"

@@ -16,15 +16,22 @@ import numpy as np
 import optax
 
 from eagle_jax import checkpoint, config
-from eagle_jax.data import pipeline, tokenize
+from eagle_jax.data import ahead, pipeline, tokenize
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.sharding.mesh import make_mesh, place_batch
-from eagle_jax.train import metrics, optimizer, stages, state, step
+from eagle_jax.train import metrics, optimizer, origins, stages, state, step
+from eagle_jax.types import Batch
 
 CONFIG_FILE, PARAMETERS_FILE = "config.json", "parameters.json"
-MAY_CHANGE = ("mesh", "checkpoints", "log_every")
+STARTED_FILE, SOURCES_FILE = "started_from.json", "sources.jsonl"
+MAY_CHANGE = (
+  *("mesh", "checkpoints", "log_every"),
+  *("data.workers", "data.prefetch", "data.bad_budget"),
+)
 """Fields that may differ when a run goes on; any other change would be another run."""
+MIXTURE = ("data.records", "data.images", "data.sources")
+"""Fields that may differ, too, where `steps` and not the number of records ends the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +87,14 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
     ready = prepare(experiment, workdir, num_records=stream.num_records)
     checkpoints = checkpoint.Checkpoints(workdir, keep=experiment.checkpoints.keep)
     with contextlib.closing(checkpoints):
-      current, done = start(ready, checkpoints, stream)
-      loss = train(ready, current, done, checkpoints=checkpoints, stream=stream)
+      current, done, begun_with = start(ready, checkpoints, stream)
+      _note_sources(ready, done, stream.sources)
+      meta = describe(ready, begun_with)
+      batches: ahead.Ahead[Batch] = ahead.Ahead(
+        stream, lambda batch: place_batch(batch, ready.mesh), depth=experiment.data.prefetch
+      )
+      with contextlib.closing(batches):
+        loss = train(ready, current, done, checkpoints=checkpoints, batches=batches, meta=meta)
   return Result(ready.total_steps, loss, time.monotonic() - begun)
 
 
@@ -127,20 +140,44 @@ def _write_down(ready: Run) -> None:
 def _refuse_other_run(before: dict[str, Any], ready: Run) -> None:
   """Raises if the folder holds a run of another experiment."""
   # An older version wrote no field that came since: it had what is the default now.
-  before = json.loads(config.from_mapping(before).to_json())
-  now = json.loads(ready.experiment.to_json())
-  changed = [f for f in now if f not in MAY_CHANGE and now[f] != before.get(f)]
+  before = _leaves(json.loads(config.from_mapping(before).to_json()))
+  now = _leaves(json.loads(ready.experiment.to_json()))
+  may = (*MAY_CHANGE, *(MIXTURE if ready.experiment.steps else ()))
+  changed = [
+    field
+    for field in now
+    if now[field] != before.get(field) and not {field, field.split(".")[0]} & set(may)
+  ]
   if changed:
+    hint = " (where steps is given, the sources may change)" if set(changed) <= set(MIXTURE) else ""
     raise EagleError(
       f"{ready.workdir} holds a run that differs in {', '.join(changed)}; "
-      "give the new run a folder of its own"
+      f"give the new run a folder of its own{hint}"
     )
+
+
+def _leaves(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+  """Returns dotted field → value of a config's JSON; a list is one value."""
+  leaves: dict[str, Any] = {}
+  for name, value in values.items():
+    inner = _leaves(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
+    leaves.update(inner)
+  return leaves
+
+
+def _note_sources(ready: Run, done: int, sources: list[dict[str, Any]]) -> None:
+  """Appends what is trained on, with its licences, from update `done` on, where that is new."""
+  path = pathlib.Path(ready.workdir) / SOURCES_FILE
+  noted = path.read_text().splitlines() if path.exists() else []
+  if jax.process_index() == 0 and (not noted or json.loads(noted[-1])["sources"] != sources):
+    with path.open("a") as file:
+      file.write(json.dumps({"step": done, "sources": sources}) + "\n")
 
 
 def start(
   ready: Run, checkpoints: checkpoint.Checkpoints, stream: pipeline.BatchIterator
-) -> tuple[state.TrainState, int]:
-  """Returns the state to go on from and the updates it has done.
+) -> tuple[state.TrainState, int, list[dict[str, Any]]]:
+  """Returns the state to go on from, the updates it has done, and what the run began with.
 
   The order of decision: the run's own last checkpoint, or else what the experiment
   starts from.
@@ -148,14 +185,20 @@ def start(
   experiment = ready.experiment
   latest = checkpoints.latest()
   if latest is None:
-    params = state.starting_params(experiment, ready.eagle, ready.abstract)
+    params, records = origins.parameters(experiment, ready.eagle, ready.abstract)
+    told = [dataclasses.asdict(record) for record in records]
+    if jax.process_index() == 0:
+      (pathlib.Path(ready.workdir) / STARTED_FILE).write_text(json.dumps(told, indent=1))
+      for record in records:
+        print(record, flush=True)
     fresh = state.create(params, ready.chosen, ready.tx, seed=experiment.seed, mesh=ready.mesh)
-    return fresh, 0
+    return fresh, 0, told
   blank = state.abstract_state(ready.abstract, ready.chosen, ready.tx, mesh=ready.mesh)
   params, rest = checkpoints.restore(
     latest, params=ready.abstract, optimizer=state.beside_params(blank), data=stream
   )
-  return state.from_parts(params, rest, blank), latest
+  told = checkpoint.read_meta(ready.workdir).get("started_from", [])
+  return state.from_parts(params, rest, blank), latest, told
 
 
 def train(
@@ -164,39 +207,52 @@ def train(
   done: int,
   *,
   checkpoints: checkpoint.Checkpoints,
-  stream: pipeline.BatchIterator,
+  batches: ahead.Ahead[Batch],
+  meta: Mapping[str, Any],
 ) -> float:
   """Does the remaining updates, logging and saving; returns the last logged loss."""
   experiment = ready.experiment
-  log = metrics.Metrics(ready.workdir, start=done)
   progress = metrics.Progress(experiment.name, ready.total_steps, done=done)
-  meta = describe(ready)
-  compiled, loss = None, math.nan
+  loss = math.nan
   rate = optimizer.learning_rate(experiment.optimizer, ready.total_steps)
-  while done < ready.total_steps:
-    batch = place_batch(next(stream), ready.mesh)
-    if compiled is None:
-      function = step.make(ready.eagle, ready.tx, accumulate=experiment.optimizer.accumulate)
-      compiled = step.compile_step(function, current, batch)
-    current, measured = compiled(current, batch)
-    done += 1
-    last = done == ready.total_steps
-    if last or done % experiment.log_every == 0:
-      values = {name: float(value) for name, value in jax.device_get(measured).items()}
-      loss = values["loss"]
-      log.write(done, {**values, "lr": float(rate(done - 1))})
-      _stop_on_nan(loss, done)
-      progress.show(done, f"loss {loss:.4f}")
-    if last or done % experiment.checkpoints.every == 0:
-      checkpoints.save(
-        done,
-        params=current.params(),
-        optimizer=state.beside_params(current),
-        data=stream,
-        meta=meta,
-      )
-  log.close()
+  update = _Compiled(ready)
+  with contextlib.closing(metrics.Metrics(ready.workdir, start=done)) as log:
+    while done < ready.total_steps:
+      current, measured = update(current, next(batches))
+      done += 1
+      last = done == ready.total_steps
+      if last or done % experiment.log_every == 0:
+        values = {name: float(value) for name, value in jax.device_get(measured).items()}
+        loss = values["loss"]
+        log.write(done, {**values, "lr": float(rate(done - 1))})
+        _stop_on_nan(loss, done)
+        progress.show(done, f"loss {loss:.4f}")
+      if last or done % experiment.checkpoints.every == 0:
+        checkpoints.save(
+          done,
+          params=current.params(),
+          optimizer=state.beside_params(current),
+          data=batches,
+          meta=meta,
+        )
   return loss
+
+
+class _Compiled:
+  """The update, compiled once for each shape that batches have."""
+
+  def __init__(self, ready: Run):
+    """Compiles nothing yet."""
+    accumulate = ready.experiment.optimizer.accumulate
+    self._function = step.make(ready.eagle, ready.tx, accumulate=accumulate)
+    self._compiled: dict[Any, Any] = {}
+
+  def __call__(self, current: state.TrainState, batch: Batch) -> Any:
+    """Returns the next state and what the update measured."""
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    if shapes not in self._compiled:
+      self._compiled[shapes] = step.compile_step(self._function, current, batch)
+    return self._compiled[shapes](current, batch)
 
 
 def _stop_on_nan(loss: float, done: int) -> None:
@@ -205,7 +261,7 @@ def _stop_on_nan(loss: float, done: int) -> None:
     raise EagleError(f"the loss must be finite, it is {loss} at step {done}")
 
 
-def describe(ready: Run) -> dict[str, Any]:
+def describe(ready: Run, begun_with: list[dict[str, Any]]) -> dict[str, Any]:
   """Returns what is saved beside the arrays so that they can be used again.
 
   Config, and the identity of tokenizer and template: answering with another one than
@@ -216,6 +272,7 @@ def describe(ready: Run) -> dict[str, Any]:
     "kind": "training",
     "stage": experiment.stage,
     "config": json.loads(experiment.to_json()),
+    "started_from": begun_with,
     "tokenizer": tokenize.load(experiment.data.tokenizer).digest,
     "template": experiment.data.template,
     "parameters": len(ready.abstract),

@@ -1,10 +1,13 @@
+import dataclasses
 import itertools
 import json
 
 import numpy as np
 import pytest
 
-from eagle_jax.data import image, pipeline
+from eagle_jax import config
+from eagle_jax.data import ahead, build, image, pipeline
+from eagle_jax.data.records import Limits
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
 from tests.datasets import record
@@ -158,3 +161,37 @@ def test_workers_give_the_same_batches_and_positions(dataset):
   assert shared.get_state() == alone.get_state()
   assert shared.bad.by_reason == alone.bad.by_reason == {"unreadable image": 1}
   shared.close()
+
+
+def test_a_mixture_is_the_same_for_any_number_of_workers_and_batches_ahead(dataset, tmp_path):
+  data = dataset(6, broken=[4], bad_budget=0.2)
+  one = config.Source(records=data.records, images=data.images, weight=3.0)
+  built = build.Wanted(one, Limits(1), budget=0.2, shard_bytes=1000)
+  build.build(built, str(tmp_path / "shards"))
+  two = config.Source(records=str(tmp_path / "shards"), weight=1.0, system="Which? ")
+  mixed = dataclasses.replace(data, records="", images="", sources=(one, two))
+  want = take(stream(mixed), 6)
+  for workers, depth in ((0, 3), (1, 0), (2, 2)):
+    given = stream(dataclasses.replace(mixed, workers=workers))
+    got = ahead.Ahead(given, lambda batch: batch, depth=depth)
+    for a, b in zip(take(got, 3), want, strict=False):
+      equal(a, b)
+    state = json.loads(json.dumps(got.get_state()))
+    assert state == {"position": 6}
+    got.close()
+    got.set_state(state)
+    for a, b in zip(take(got, 3), want[3:], strict=True):
+      equal(a, b)
+    got.close()
+
+
+def test_another_mixture_goes_on_at_the_same_position(dataset):
+  data = dataset(8)
+  given = config.Source(records=data.records, images=data.images)
+  mixed = dataclasses.replace(data, records="", images="", sources=(given, given))
+  first = stream(data)
+  take(first, 3)
+  fresh, whole = stream(mixed), stream(mixed)
+  fresh.set_state(first.get_state())
+  for a, b in zip(take(fresh, 3), take(whole, 6)[3:], strict=True):
+    equal(a, b)

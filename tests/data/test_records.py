@@ -1,10 +1,9 @@
-import json
 import os
 
 import pytest
 
 from eagle_jax.data import records
-from eagle_jax.data.records import BadRecordError, BadRecords, Fault, Turn
+from eagle_jax.data.records import BadRecordError, BadRecords, Fault, Tally, Turn
 from eagle_jax.errors import EagleError
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
@@ -14,12 +13,6 @@ GPT = {"from": "gpt", "value": "A dog."}
 def parse(**fields):
   entry = {"image": "a.jpg", "conversations": [HUMAN, GPT], **fields}
   return records.parse({k: v for k, v in entry.items() if v is not None}, "f.json", 7)
-
-
-def load(path, folder, *, budget=0.0, max_images=1, answered=True):
-  return records.load(
-    str(path), str(folder), budget=budget, max_images=max_images, answered=answered
-  )
 
 
 @pytest.fixture
@@ -142,94 +135,6 @@ def test_the_folder_itself_may_be_a_link(folder, tmp_path):
   assert records.safe_join(str(tmp_path / "alias"), "a.jpg") == str(folder / "a.jpg")
 
 
-def entries(*images):
-  return [{"id": i, "image": i, "conversations": [HUMAN, GPT]} for i in images]
-
-
-def test_list_and_lines_give_the_same_records(folder, tmp_path):
-  as_list, as_lines = tmp_path / "a.json", tmp_path / "a.jsonl"
-  as_list.write_text(json.dumps(entries("a.jpg", "sub/b.jpg")))
-  as_lines.write_text("\ufeff" + "\n\n".join(map(json.dumps, entries("a.jpg", "sub/b.jpg"))))
-  first, _ = load(as_list, folder)
-  second, _ = load(as_lines, folder)
-  assert [r.id for r in first] == ["a.jpg", "sub/b.jpg"]
-  assert [r[:3] for r in first] == [r[:3] for r in second]
-  assert [r.line for r in first] == [1, 2]
-  assert [r.line for r in second] == [1, 3]
-
-
-def test_bad_records_are_named_and_counted_within_the_budget(folder, tmp_path):
-  path = tmp_path / "a.jsonl"
-  lines = [json.dumps(e) for e in entries("a.jpg", "gone.jpg", "../a.jpg", "also_gone.jpg")]
-  path.write_text("\n".join([*lines, '{"id": "cut', json.dumps({"conversations": []})]))
-  good, bad = load(path, folder, budget=0.9)
-  assert [r.id for r in good] == ["a.jpg"]
-  assert bad.by_reason == {
-    "missing file": 2,
-    "path leaves the image folder": 1,
-    "not JSON": 1,
-    "no turns": 1,
-  }
-
-
-def test_above_the_budget_the_run_stops_and_says_why(folder, tmp_path):
-  path = tmp_path / "a.jsonl"
-  path.write_text("\n".join(map(json.dumps, entries(*["a.jpg"] * 9, "gone.jpg"))))
-  load(path, folder, budget=0.1)
-  with pytest.raises(EagleError) as caught:
-    load(path, folder, budget=0.09)
-  message = str(caught.value)
-  assert "1 of 10 records" in message
-  assert "missing file (1)" in message
-  assert f"{path}:10: missing file: 'gone.jpg'" in message
-
-
-def test_a_folder_or_a_pipe_is_no_picture(folder, tmp_path):
-  os.mkfifo(folder / "pipe")
-  path = tmp_path / "a.json"
-  path.write_text(json.dumps(entries("a.jpg", "pipe", "sub")))
-  _, bad = load(path, folder, budget=0.9)
-  assert bad.by_reason == {"missing file": 2}
-
-
-def test_training_needs_an_answer_and_asking_does_not(folder, tmp_path):
-  path = tmp_path / "a.json"
-  path.write_text(json.dumps([{"image": "a.jpg", "conversations": [HUMAN]}, *entries("a.jpg")]))
-  _, bad = load(path, folder, budget=0.9)
-  assert bad.by_reason == {"no answer": 1}
-  good, bad = load(path, folder, answered=False)
-  assert len(good) == 2
-  assert len(bad) == 0
-
-
-def test_more_images_than_slots_are_bad(folder, tmp_path):
-  path = tmp_path / "a.json"
-  two = {"image": ["a.jpg"] * 2, "conversations": [{**HUMAN, "value": "<image><image>"}, GPT]}
-  path.write_text(json.dumps([two, *entries("a.jpg")]))
-  _, bad = load(path, folder, budget=0.9)
-  assert bad.by_reason == {"too many images": 1}
-  assert len(load(path, folder, max_images=2)[0]) == 2
-
-
-@pytest.mark.parametrize("text", ["[1, 2", "[" * 100_000, ""])
-def test_a_file_without_records_is_an_error(folder, tmp_path, text):
-  path = tmp_path / "a.json"
-  path.write_text(text)
-  with pytest.raises(EagleError, match=r"no valid JSON list|no usable record"):
-    load(path, folder)
-
-
-def test_missing_places_are_errors(folder, tmp_path):
-  with pytest.raises(EagleError, match="cannot be read"):
-    load(tmp_path / "none.json", folder)
-  path = tmp_path / "a.json"
-  path.write_text(json.dumps(entries("a.jpg")))
-  with pytest.raises(EagleError, match="must be a folder"):
-    load(path, tmp_path / "none")
-  with pytest.raises(EagleError, match="must name the folder"):
-    load(path, "")
-
-
 def test_a_record_is_counted_once_however_often_it_is_met():
   bad = BadRecords(budget=0.5, total=2)
   for _ in range(5):
@@ -247,3 +152,46 @@ def test_a_long_list_of_bad_records_is_cut():
     bad.note(Fault(f"f:{n}", "no turns", "x"))
   with pytest.raises(EagleError, match="and 3 more"):
     bad.check()
+
+
+def test_what_was_found_bad_before_counts_and_is_named():
+  known = Tally()
+  known.add(Fault("f:1", "no turns", "x"))
+  bad = BadRecords(budget=0.5, total=3, known=[known, Tally()])
+  bad.check()
+  bad.note(Fault("f:2", "missing file", "x"))
+  assert bad.by_reason == {"no turns": 1, "missing file": 1}
+  with pytest.raises(EagleError, match=r"2 of 3(.|\n)*f:1: no turns(.|\n)*f:2: missing file"):
+    bad.check()
+
+
+def test_half_a_character_is_no_text_and_names_no_file(folder):
+  with pytest.raises(BadRecordError) as caught:
+    parse(conversations=[{**HUMAN, "value": "\ud800"}, GPT])
+  assert caught.value.reason == "text is no Unicode"
+  for name in ("\ud800.png", "\ud800/a.png"):
+    with pytest.raises(BadRecordError) as caught:
+      records.demand(parse(image=name)._replace(folder=str(folder)), records.Limits(1))
+    assert caught.value.reason == "missing file"
+
+
+def test_messages_stay_short_however_long_a_value_is(folder):
+  for act in (
+    lambda: records.safe_join(str(folder), "../" * 10**5),
+    lambda: parse(conversations=[{"from": "x" * 10**5, "value": ""}]),
+    lambda: parse(image=[["x" * 10**5]]),
+  ):
+    with pytest.raises(BadRecordError) as caught:
+      act()
+    assert len(str(caught.value)) < 300
+
+
+def test_text_of_a_record_is_read_up_to_a_limit(monkeypatch):
+  assert records.decode(b'{"a": NaN}')["a"] != 0
+  for text in (b"{", b"[" * 10**5, b"\xff", b"9" * 5000):
+    with pytest.raises(BadRecordError) as caught:
+      records.decode(text)
+    assert caught.value.reason == "not JSON"
+  monkeypatch.setattr(records, "MAX_JSON", 8)
+  with pytest.raises(BadRecordError, match="9 bytes of JSON, 8 are allowed"):
+    records.decode(b'"1234567"')

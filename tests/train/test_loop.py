@@ -1,5 +1,6 @@
 """The loop: it learns, it goes on after kill -9 as if nothing had happened, it refuses nonsense."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,7 +17,10 @@ from PIL import Image
 
 from eagle_jax import checkpoint, config
 from eagle_jax.errors import EagleError
-from eagle_jax.train import loop, metrics
+from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.train import loop, metrics, state
+from tests.datasets import record
+from tests.interchange import foreign
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS, EVERY, KILL_AFTER = 16, 3, 7
@@ -169,11 +173,98 @@ def test_the_folder_says_what_was_run(tmp_path, dataset):
   assert len(meta["tokenizer"]) == 64
 
 
+class Still:
+  """A stream of batches that nobody asks for one."""
+
+  def get_state(self):
+    return 0
+
+  def set_state(self, state):
+    assert state == 0
+
+
+def test_a_run_remembers_what_it_began_with(tmp_path, dataset, capsys):
+  eagle = eagle_lib.build(MODEL)
+  place = foreign.save(tmp_path / "model.safetensors", foreign.tensors(eagle, "whole"))
+  chosen = experiment(dataset(5), steps=2, start_from=(place,), init_missing=False)
+  folder = str(tmp_path / "run")
+  ready = loop.prepare(chosen, folder, num_records=5)
+  stream = Still()
+  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
+    current, done, begun_with = loop.start(ready, checkpoints, stream)
+    [told] = begun_with
+    assert (done, told["place"], told["part"]) == (0, place, "whole")
+    assert told["parameters"] == len(ready.abstract)
+    assert json.loads((tmp_path / "run" / loop.STARTED_FILE).read_text()) == begun_with
+    assert f"starts from {place}: whole in the names of 'eagle'" in capsys.readouterr().out
+    checkpoints.save(
+      1,
+      params=current.params(),
+      optimizer=state.beside_params(current),
+      data=stream,
+      meta=loop.describe(ready, begun_with),
+    )
+  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
+    assert loop.start(ready, checkpoints, stream)[1:] == (1, begun_with)
+
+
+@pytest.mark.parametrize("fields", [{"pack": True, "max_images": 2}, {"lengths": (32, 48)}])
+def test_planned_batches_are_trained_on(tmp_path, dataset, fields):
+  """Packed rows, and batches of several shapes, some without image slots."""
+  words = [{**record(f"w{n}", "", "It is 7.", "Which?"), "image": None} for n in range(6)]
+  data = dataclasses.replace(dataset(6, entries=words), **fields)
+  chosen = experiment(data)
+  loop.run(chosen, str(tmp_path / "run"))
+  rows = metrics.read(str(tmp_path / "run"))
+  assert [row["step"] for row in rows] == [1, 2, 3, 4]
+  assert all(0 < row["loss"] < 10 for row in rows)
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path, dataset):
   chosen = experiment(dataset(5), steps=1)
   loop.run(chosen, str(tmp_path / "run"))
   with pytest.raises(EagleError, match=r"differs in seed; give the new run a folder"):
     loop.run(dataclasses.replace(chosen, seed=1), str(tmp_path / "run"))
+
+
+def test_a_run_goes_on_with_other_sources_and_notes_their_licences(tmp_path, dataset, monkeypatch):
+  data = dataset(5)
+  one = config.Source(records=data.records, images=data.images, licence="CC0", weight=1.0)
+  chosen = experiment(dataclasses.replace(data, records="", images="", sources=(one,), prefetch=2))
+  folder = tmp_path / "run"
+
+  def stop(self, step, values):
+    if step == 3:
+      raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched:
+    patched.setattr(metrics.Metrics, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+      loop.run(chosen, str(folder))
+  two = (one, dataclasses.replace(one, licence="CC-BY-4.0"))
+  other = dataclasses.replace(
+    chosen, data=dataclasses.replace(chosen.data, sources=two, prefetch=0, workers=0)
+  )
+  assert loop.run(other, str(folder)).steps == 4
+  noted = [json.loads(line) for line in (folder / loop.SOURCES_FILE).read_text().splitlines()]
+  assert [row["step"] for row in noted] == [0, 2]
+  assert [[s["licence"] for s in row["sources"]] for row in noted] == [
+    ["CC0"],
+    ["CC0", "CC-BY-4.0"],
+  ]
+  assert checkpoint.read_meta(str(folder))["config"]["data"]["sources"][1]["licence"] == "CC-BY-4.0"
+  with pytest.raises(EagleError, match=r"differs in data\.aspect; give"):
+    loop.run(
+      dataclasses.replace(other, data=dataclasses.replace(other.data, aspect="square")), str(folder)
+    )
+
+
+def test_the_number_of_steps_must_not_follow_other_sources(tmp_path, dataset):
+  chosen = experiment(dataset(5), steps=0)
+  loop.prepare(chosen, str(tmp_path), num_records=5)
+  moved = dataclasses.replace(chosen.data, records="moved.json")
+  with pytest.raises(EagleError, match=r"differs in data\.records.*where steps is given"):
+    loop.prepare(dataclasses.replace(chosen, data=moved), str(tmp_path), num_records=5)
 
 
 def test_a_run_of_a_version_that_knew_fewer_fields_goes_on(tmp_path, dataset):
