@@ -145,6 +145,8 @@ class Llama(nn.Module):
     embeddings: Float[Array, "B S D"],
     valid: Bool[Array, "B S"],
     positions: Int[Array, "B S"],
+    *,
+    segments: Int[Array, "B S"] | None = None,
   ) -> Float[Array, "B S D"]:
     """Runs all blocks and the final norm over whole rows, in training form.
 
@@ -152,9 +154,11 @@ class Llama(nn.Module):
       embeddings: token and image vectors.
       valid: False at padding, on either side; what stands there is never looked at.
       positions: rotary position of each token.
+      segments: of packed rows, the conversation of each token; 0 exactly at padding.
     """
     x = embeddings.astype(self.dtype)
-    x, _ = self.layers(x, causal_mask(valid), self._rotation(positions))
+    mask = causal_mask(valid) if segments is None else segment_mask(segments)
+    x, _ = self.layers(x, mask, self._rotation(positions))
     return self.final_norm(x)
 
   def extend(
@@ -206,8 +210,21 @@ def causal_mask(valid: Bool[Array, "B S"]) -> Bool[Array, "B 1 S S"]:
   is undefined on some backends: such a query sees the padding up to itself. Its
   output is finite and no valid token looks at it.
   """
-  order = jnp.arange(valid.shape[1])
-  causal = order[:, None] >= order[None, :]  # [S, S]
   sees_any = jnp.cumsum(valid, axis=1) > 0  # [B, S]
   visible = valid[:, None, :] | ~sees_any[:, :, None]  # [B, S, S]
-  return (causal[None] & visible)[:, None]
+  return (_causal(valid.shape[1]) & visible)[:, None]
+
+
+def segment_mask(segments: Int[Array, "B S"]) -> Bool[Array, "B 1 S S"]:
+  """Lets each token of a packed row see its own segment up to itself, as mask[b, 0, query, key].
+
+  Padding is a segment like any other, so that no query sees nothing.
+  """
+  same = segments[:, :, None] == segments[:, None, :]  # [B, S, S]
+  return (_causal(segments.shape[1]) & same)[:, None]
+
+
+def _causal(length: int) -> Bool[Array, "1 S S"]:
+  """Lets each of S = `length` tokens see those up to itself."""
+  order = jnp.arange(length)
+  return (order[:, None] >= order[None, :])[None]

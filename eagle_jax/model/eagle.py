@@ -77,7 +77,9 @@ class Eagle(nn.Module):
     Logits at padding mean nothing.
     """
     embeddings = self.embed(batch)  # [B, S, D]
-    hidden = self.language(embeddings, batch.valid, batch.positions)  # [B, S, D]
+    hidden = self.language(
+      embeddings, batch.valid, batch.positions, segments=batch.segments
+    )  # [B, S, D]
     return self.language.logits(hidden).astype(jnp.float32)  # [B, S, V]
 
   def embed(self, batch: Batch) -> Float[Array, "B S D"]:
@@ -90,12 +92,12 @@ class Eagle(nn.Module):
     return splice(text, image_tokens, tokens=batch.tokens, valid=batch.valid)
 
   def encode_images(
-    self, images: UInt8[Array, "B I H W 3"] | Float[Array, "B I H W 3"]
-  ) -> Float[Array, "B T D"]:
-    """Returns the image tokens of each row, images in order, T = I·N."""
-    rows, slots = images.shape[:2]
-    tokens = self.projector(self.features(images.reshape(rows * slots, *images.shape[2:])))
-    return tokens.reshape(rows, slots * tokens.shape[1], tokens.shape[2])  # [B, I·N, D]
+    self, images: UInt8[Array, "R I H W 3"] | Float[Array, "R I H W 3"]
+  ) -> Float[Array, "R T D"]:
+    """Returns the image tokens of each group of rows, images in order, T = I·N."""
+    groups, slots = images.shape[:2]
+    tokens = self.projector(self.features(images.reshape(groups * slots, *images.shape[2:])))
+    return tokens.reshape(groups, slots * tokens.shape[1], tokens.shape[2])  # [R, I·N, D]
 
   def features(
     self, images: UInt8[Array, "M H W 3"] | Float[Array, "M H W 3"]

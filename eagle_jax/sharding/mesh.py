@@ -54,13 +54,20 @@ def place_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
   """Turns this process's rows [b, ...] into global arrays [B, ...] on the mesh.
 
   Raises:
-    EagleError: if the rows cannot be dealt out evenly over data and fsdp.
+    EagleError: if the rows, or the groups of rows that share image slots, cannot be dealt
+      out evenly over data and fsdp.
   """
   shards = mesh.shape["data"] * mesh.shape["fsdp"]
   rows = batch.tokens.shape[0] * jax.process_count()
   if rows % shards:
     raise EagleError(
       f"batch_size must be a multiple of the data and fsdp axes: {rows} rows, {shards} shards"
+    )
+  groups = batch.images.shape[0] * jax.process_count()
+  if groups % shards:
+    raise EagleError(
+      "the groups of rows that share image slots must be a multiple of the data and fsdp "
+      f"axes: {groups} groups, {shards} shards"
     )
   sharding = batch_sharding(mesh)
 

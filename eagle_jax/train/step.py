@@ -22,14 +22,6 @@ Metrics = dict[str, "Float[Array, '']"]
 Step = Callable[[TrainState, "Batch"], tuple[TrainState, Metrics]]
 
 
-def target_mask(loss_mask: Bool[Array, "B S"], valid: Bool[Array, "B S"]) -> Bool[Array, "B S-1"]:
-  """Returns where a prediction counts: a target predicted from a real token.
-
-  The first token of a left-padded row is predicted at padding, so it never counts.
-  """
-  return loss_mask[:, 1:] & valid[:, :-1]
-
-
 def summed_loss(
   logits: Float[Array, "B S V"], tokens: Int[Array, "B S"], counted: Bool[Array, "B S-1"]
 ) -> Float[Array, ""]:
@@ -46,7 +38,7 @@ def mean_loss(eagle: Eagle, params: dict[str, Array], batch: Batch) -> Float[Arr
 
   Differs: upstream takes the mean of the per-device means (docs/numerics.md).
   """
-  counted = target_mask(batch.loss_mask, batch.valid)
+  counted = batch.targets()
   total = jnp.sum(counted).astype(jnp.float32)
   return summed_loss(_logits(eagle, params, batch), batch.tokens, counted) / total
 
@@ -69,9 +61,8 @@ def make(eagle: Eagle, tx: optax.GradientTransformation, *, accumulate: int = 1)
     trained: dict[str, Array], frozen: dict[str, Array], batch: Batch, *, total: Float[Array, ""]
   ) -> Float[Array, ""]:
     """This micro-batch's part of the mean over all `total` targets."""
-    counted = target_mask(batch.loss_mask, batch.valid)
     logits = _logits(eagle, {**trained, **frozen}, batch)
-    return summed_loss(logits, batch.tokens, counted) / total
+    return summed_loss(logits, batch.tokens, batch.targets()) / total
 
   def gradients(
     state: TrainState, batch: Batch, total: Float[Array, ""]
@@ -81,10 +72,7 @@ def make(eagle: Eagle, tx: optax.GradientTransformation, *, accumulate: int = 1)
     value_and_grad = jax.value_and_grad(share)
     if accumulate == 1:
       return value_and_grad(state.trained, state.frozen, batch, total=total)
-    # Row r goes to micro-batch r mod accumulate, so each device keeps its own rows.
-    micro = jax.tree.map(
-      lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
-    )  # [A, B/A, ...]
+    micro = micro_batches(batch, accumulate)
 
     def add(
       carry: tuple[Float[Array, ""], dict[str, Array]], rows: Batch
@@ -98,7 +86,7 @@ def make(eagle: Eagle, tx: optax.GradientTransformation, *, accumulate: int = 1)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """Returns the state after one update, and what was measured before it."""
-    targets = jnp.sum(target_mask(batch.loss_mask, batch.valid))
+    targets = jnp.sum(batch.targets())
     loss, grads = gradients(state, batch, targets.astype(jnp.float32))
     updates, opt_state = tx.update(grads, state.opt_state, state.trained)
     metrics = {
@@ -111,6 +99,22 @@ def make(eagle: Eagle, tx: optax.GradientTransformation, *, accumulate: int = 1)
     return dataclasses.replace(state, **changed), metrics
 
   return step
+
+
+def micro_batches(batch: Batch, count: int) -> Batch:
+  """Cuts every array [B, ...] in [A, B/A, ...], A = `count`.
+
+  Group r of rows, usually one row, goes to micro-batch r mod A, so each device keeps its
+  own rows and rows stay beside the image slots they share.
+  """
+  groups = batch.images.shape[0]
+
+  def cut(x: Array) -> Array:
+    """Cuts one array."""
+    dealt = x.reshape(groups // count, count, -1, *x.shape[1:]).swapaxes(0, 1)
+    return dealt.reshape(count, -1, *x.shape[1:])
+
+  return jax.tree.map(cut, batch)
 
 
 def compile_step(step: Step, state: TrainState, batch: Batch) -> Step:

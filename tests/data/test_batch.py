@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from eagle_jax.data import batch, image
+from eagle_jax.data.batch import Row
 from eagle_jax.data.tokenize import Encoded
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
@@ -25,6 +26,11 @@ def row(ids, supervised=(), levels=(), *, tokens_per_image=3, max_length=None):
     tokens_per_image=tokens_per_image,
     max_length=max_length,
   )
+
+
+def packed(*samples):
+  joined = [np.concatenate([getattr(s, field) for s in samples]) for field in Row._fields[:3]]
+  return Row(*joined, samples=tuple(len(s.tokens) for s in samples))
 
 
 def collate(rows, **options):
@@ -65,6 +71,37 @@ def test_padding_on_either_side(left):
   assert made.positions[1][made.valid[1]].tolist() == [0, 1, 2, 3, 4]
   assert (made.positions[~made.valid] == 0).all()
   assert made.tokens[made.loss_mask].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_packed_samples_are_numbered_and_count_their_own_positions(left):
+  samples = [row([1, P, 4], supervised=[2], levels=[7]), row([5, 6], supervised=[0, 1])]
+  made = collate([packed(*samples), packed(samples[1])], left=left)
+  assert made.segments.dtype == np.int32
+  for b, (numbers, positions) in enumerate(
+    [([1, 1, 1, 1, 1, 2, 2], [0, 1, 2, 3, 4, 0, 1]), ([1, 1], [0, 1])]
+  ):
+    assert made.segments[b][made.valid[b]].tolist() == numbers
+    assert made.positions[b][made.valid[b]].tolist() == positions
+  np.testing.assert_array_equal(made.valid, made.segments > 0)
+  # Token 5 is a target that nothing of its conversation predicts.
+  assert made.tokens[:, 1:][made.targets()].tolist() == [4, 6, 6]
+
+
+def test_without_packing_there_are_no_segments():
+  assert collate([row([1, 2])]).segments is None
+
+
+def test_rows_that_share_slots_fill_them_one_after_another():
+  rows = [row([1, P], levels=[7]), row([2]), row([3]), row([P, P], levels=[8, 9])]
+  made = collate(rows, share=2)
+  assert made.images.shape == (2, 2, 2, 2, 3)
+  mean = image.MEAN_COLOUR[0]
+  assert made.images[:, :, 0, 0, 0].tolist() == [[7, mean], [8, 9]]
+  with pytest.raises(EagleError, match="2 rows have 3 images, they share 2 slots"):
+    collate([rows[0], rows[3]], share=2)
+  with pytest.raises(EagleError, match="must divide the rows of a batch: 2, 3"):
+    collate(rows[:3], share=2)
 
 
 def test_types_and_unused_slots():

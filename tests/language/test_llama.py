@@ -10,7 +10,7 @@ import pytest
 from eagle_jax.errors import EagleError
 from eagle_jax.infer.unstack import unstack
 from eagle_jax.language import LANGUAGE_MODELS, cache
-from eagle_jax.language.llama import Llama, causal_mask
+from eagle_jax.language.llama import Llama, causal_mask, segment_mask
 from eagle_jax.types import PLACEHOLDER
 
 TINY = LANGUAGE_MODELS["tiny"]
@@ -122,6 +122,31 @@ def test_causal_mask_hides_padding_and_leaves_no_query_blind():
   assert mask.shape == (2, 1, 3, 3)
   np.testing.assert_array_equal(mask[0, 0], [[1, 0, 0], [0, 1, 0], [0, 1, 1]])
   np.testing.assert_array_equal(mask[1, 0], [[1, 0, 0], [1, 1, 0], [1, 1, 0]])
+
+
+def test_segment_mask_shows_the_own_segment_up_to_itself():
+  mask = segment_mask(jnp.asarray([[1, 1, 2, 0, 0]]))
+  wanted = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]]
+  np.testing.assert_array_equal(mask[0, 0], wanted)
+
+
+def test_packed_rows_equal_the_rows_alone():
+  model, params = make()
+  valid, positions = rows([3, 2])
+  embeddings = jax.random.normal(jax.random.key(4), (2, 6, TINY.width))
+  expected = model.apply({"params": params}, embeddings, valid, positions)
+  packed = jnp.concatenate([embeddings[0, :3], embeddings[1, :2], embeddings[0, 5:]])[None]
+  segments = jnp.asarray([[1, 1, 1, 2, 2, 0]])
+  out = model.apply(
+    {"params": params},
+    packed,
+    segments > 0,
+    jnp.asarray([[0, 1, 2, 0, 1, 0]]),
+    segments=segments,
+  )
+  np.testing.assert_allclose(out[0, :3], expected[0, :3], atol=2e-6)
+  np.testing.assert_allclose(out[0, 3:5], expected[1, :2], atol=2e-6)
+  assert np.isfinite(out).all()
 
 
 def test_rematerialisation_changes_no_number():

@@ -83,3 +83,15 @@ def test_the_dtype_is_that_of_the_text():
   tokens, valid = jnp.array([[5, P]]), jnp.ones((1, 2), bool)
   text = _text(1, 2).astype(jnp.bfloat16)
   assert splice(text, _image(1, 1), tokens=tokens, valid=valid).dtype == jnp.bfloat16
+
+
+def test_rows_that_share_slots_take_them_one_after_another():
+  tokens = np.array([[P, 5, P, 6], [7, 8, 9, P], [5, 6, 7, 8], [P, P, P, 0]])
+  valid = tokens != 0
+  text, image = _text(4, 4), _image(2, 3)
+  got = jax.jit(splice)(text, image, tokens=tokens, valid=valid)
+  # As if the rows of a group were one long row.
+  expected = _reference(
+    np.array(text).reshape(2, 8, 3), np.array(image), tokens.reshape(2, 8), valid.reshape(2, 8)
+  )
+  np.testing.assert_array_equal(got, expected.reshape(4, 4, 3))

@@ -1,5 +1,7 @@
 """Meshes and the placing of batches."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -43,6 +45,16 @@ def test_rows_that_cannot_be_dealt_out_are_refused():
   mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=4))
   with pytest.raises(EagleError, match="6 rows, 8 shards"):
     meshes.place_batch(batch_of(6), mesh)
+
+
+def test_slots_are_dealt_with_the_rows_that_share_them():
+  mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
+  whole = dataclasses.replace(batch_of(8), images=batch_of(4).images)
+  placed = meshes.place_batch(whole, mesh)
+  assert {shard.data.shape[0] for shard in placed.images.addressable_shards} == {1}
+  assert placed.segments is None
+  with pytest.raises(EagleError, match="2 groups, 4 shards"):
+    meshes.place_batch(dataclasses.replace(whole, images=batch_of(2).images), mesh)
 
 
 def test_fewer_devices_can_be_named():

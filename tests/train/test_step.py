@@ -4,22 +4,21 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
+from flax import traverse_util
 
 from eagle_jax import config
-from eagle_jax.sharding.mesh import make_mesh
+from eagle_jax.data import batch as batch_lib
+from eagle_jax.data import pack
+from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.sharding.mesh import make_mesh, place_batch
 from eagle_jax.train import step
 from eagle_jax.train.state import nested
+from eagle_jax.types import PLACEHOLDER
 
 AGREEMENT = 1e-5
 """Relative difference that summing in another order may make in float32."""
-
-
-def test_a_target_counts_only_where_a_real_token_predicts_it():
-  valid = np.array([[False, True, True, True], [True, True, False, False]])
-  loss_mask = np.array([[False, True, True, False], [True, True, False, True]])
-  counted = step.target_mask(loss_mask, valid)
-  np.testing.assert_array_equal(counted, [[False, True, False], [True, False, False]])
 
 
 def test_the_loss_is_the_mean_over_all_counted_targets_of_the_batch(small):
@@ -90,6 +89,101 @@ def test_frozen_parts_cost_no_backward_work(small, flops):
   assert pretrain <= forward + slack * (speaking + 2 * projecting)
   assert finetune >= 2.5 * forward
   assert pretrain < 0.7 * finetune
+
+
+def _samples(count=13):
+  """Conversations with two pictures, one and none, of different lengths; one cut in a picture."""
+  draw = np.random.default_rng(1)
+  made = []
+  for n in range(count):
+    pictures = (2, 0, 1)[n % 3]
+    words = draw.integers(3, 97, draw.integers(5, 9)).astype(np.int32)
+    tokens = np.concatenate([words[:2], np.full(4 * pictures, PLACEHOLDER, np.int32), words[2:]])
+    images = draw.integers(0, 256, (pictures, 64, 64, 3)).astype(np.uint8)
+    answer = np.arange(len(tokens)) >= len(tokens) - 3
+    answer[0] |= n % 4 == 0  # never counts: nothing of its conversation predicts it
+    made.append(batch_lib.Row(images, tokens, answer))
+  cut = made[0]
+  made[0] = batch_lib.Row(cut.images, cut.tokens[:8], np.arange(8) == 1)
+  return made
+
+
+def _packed(samples, share=1):
+  samples = [pack.whole(s, 4) for s in samples]
+  rows = pack.plan(
+    [len(s.tokens) for s in samples],
+    [len(s.images) for s in samples],
+    length=28,
+    slots=4,
+    share=share,
+  )
+  joined = [pack.join([samples[n] for n in row], 64) for row in rows]
+  return batch_lib.collate(
+    joined, lengths=(28,), max_images=4, image_size=64, pad_id=0, share=share
+  )
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  """A model that compiles fast, and its parameters."""
+  sizes = {"experts": ("clip@demo",), "language": "tiny", "image_size": 64, "grid_side": 2}
+  eagle = eagle_lib.build(config.Model(**sizes, dtype="float32", remat="none"))
+  params = jax.jit(functools.partial(eagle_lib.init_params, eagle))(jax.random.key(0))
+  return eagle, traverse_util.flatten_dict(jax.device_get(params), sep="/")
+
+
+def test_packed_rows_have_the_loss_and_gradients_of_the_samples_each_alone(tiny):
+  eagle, params = tiny
+  function = jax.jit(jax.value_and_grad(functools.partial(step.mean_loss, eagle)))
+  samples = _samples()
+  alone = batch_lib.collate(samples, lengths=(20,), max_images=2, image_size=64, pad_id=0)
+  packed, shared = _packed(samples), _packed(samples, share=2)
+  assert len(packed.tokens) < len(alone.tokens)
+  assert packed.segments.max() > 1
+  assert packed.targets().sum() == alone.targets().sum()
+  loss, gradients = function(params, alone)
+  norm = optax.tree.norm(gradients)
+  # Eight rows, and the four groups of them that share slots, on four times two devices.
+  mesh = make_mesh(config.Mesh(data=2, fsdp=2, tensor=2))
+  for batch in (packed, place_batch(shared, mesh)):
+    found, theirs = function(params, batch)
+    assert abs(float(found) - float(loss)) <= 1e-6
+    difference = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), theirs, gradients)
+    assert optax.tree.norm(difference) <= 1e-5 * norm
+
+
+def test_rows_without_pictures_cost_no_vision_work(tiny, flops):
+  eagle, params = tiny
+  samples = [s for s in _samples(24) if len(s.images) < 2]
+  text, seen = ([s for s in samples if len(s.images) == i] for i in (0, 1))
+  collate = functools.partial(batch_lib.collate, lengths=(20,), image_size=64, pad_id=0)
+  only_text = collate(text, max_images=0)
+  language = {path: array for path, array in params.items() if path.startswith("language")}
+  learning = jax.grad(functools.partial(step.mean_loss, eagle))
+  assert flops(learning, params, only_text) == flops(learning, language, only_text)
+
+  forward = functools.partial(step.mean_loss, eagle, params)
+  every = collate(seen, max_images=1)
+  half = collate([s for pair in zip(text, seen, strict=True) for s in pair], max_images=1, share=2)
+  assert len(half.tokens) == 2 * len(every.tokens)
+  speaking, seeing, both = (flops(forward, batch) for batch in (only_text, every, half))
+  # As many rows with pictures, as many without: no more than the two apart.
+  np.testing.assert_allclose(both, speaking + seeing, rtol=0.01)
+
+
+def test_micro_batches_keep_rows_beside_the_slots_they_share():
+  samples = [s for s in _samples(24) if len(s.images) < 2]
+  collate = functools.partial(batch_lib.collate, lengths=(20,), image_size=64, pad_id=0)
+  whole = collate(samples[:8], max_images=1, share=2)
+  micro = step.micro_batches(whole, 2)
+  assert micro.images.shape == (2, 2, *whole.images.shape[1:])
+  assert micro.segments is None
+  for part in range(2):
+    for group in range(2):
+      first = 2 * (2 * group + part)
+      rows = slice(2 * group, 2 * group + 2)
+      np.testing.assert_array_equal(micro.tokens[part, rows], whole.tokens[first : first + 2])
+      np.testing.assert_array_equal(micro.images[part, group], whole.images[first // 2])
 
 
 def test_accumulated_micro_batches_make_the_same_update(small):
