@@ -1,13 +1,15 @@
-"""The commands of docs/convert.md, run as they stand on small files with the real ones' names."""
+"""The commands of pages in docs, run as they stand on small files with the real ones' names."""
 
 import dataclasses
 import json
 import pathlib
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from eagle_jax.cli import config as cli_config
 from eagle_jax.cli.main import main
@@ -15,10 +17,13 @@ from eagle_jax.convert import engine, shards
 from eagle_jax.interchange import parts, upstream
 from eagle_jax.language import LANGUAGE_MODELS
 from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.train import loop
 from eagle_jax.vision import EXPERTS
 from tests.convert import torch_zip
+from tests.datasets import record
 
-PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "convert.md").read_text()
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGE, DATA_PAGE = ((DOCS / name).read_text() for name in ("convert.md", "data.md"))
 
 FILES = {
   "Eagle-X5-7B/model.safetensors": ("whole", "eagle"),
@@ -29,6 +34,7 @@ FILES = {
   "sam_vit_l_0b3195.pth": ("sam", "meta"),
   "eva02_L_coco_det_sys_o365.pth": ("eva02", "detection"),
   "pix2struct-large/model.safetensors": ("pix2struct", "hf"),
+  "webli_en_so400m_384_58765454.npz": ("siglip", "big_vision"),
   "vicuna-7b-v1.5/model.safetensors": ("language", "hf"),
   "SmolLM2-135M-Instruct.Q4_1.gguf": ("language", "gguf"),
   "mm_projector.bin": ("projector", "eagle"),
@@ -37,7 +43,7 @@ FILES = {
 
 
 def commands(page):
-  """The commands of the page that are to be run, without those that train or leave things out."""
+  """The commands of the page that are to be run, without those that leave things out."""
   text = "\n".join(re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
   lines = text.replace("\\\n", " ").splitlines()
   return [shlex.split(line) for line in lines if line.startswith("eagle-jax") and "…" not in line]
@@ -55,10 +61,13 @@ def small(monkeypatch):
 
 
 def write(path, tensors, size):
-  """Writes tensors as safetensors, as torch would, or as GGUF with the model's size."""
+  """Writes tensors as the suffix says; a GGUF file has the model's size too."""
   path.parent.mkdir(parents=True, exist_ok=True)
   if path.suffix == ".safetensors":
     shards.write(path.parent, tensors)
+    return
+  if path.suffix == ".npz":
+    np.savez(path, **{tensor.name: tensor.make() for tensor in tensors})
     return
   if path.suffix == ".gguf":
     from tests.convert import gguf_files
@@ -75,17 +84,23 @@ def write(path, tensors, size):
   torch_zip.save({"model": state} if path.suffix == ".pth" else state, path)
 
 
-def test_the_commands_of_the_page_run(small, tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_page_run(small, vocabulary, tmp_path, monkeypatch, capsys):
   eagle = eagle_lib.build(small)
+  other = eagle_lib.build(dataclasses.replace(small, experts=("siglip",)))
   rng = np.random.default_rng(0)
   for name, (what, scheme_name) in FILES.items():
-    part = parts.part(eagle, what)
+    part = parts.part(other if what == "siglip" else eagle, what)
     scheme = next(s for s in part.schemes if s.name == scheme_name)
     leaves = engine.flatten(part.targets(scheme)[0])
     params = {p: rng.normal(size=leaf.shape).astype(np.float16) for p, leaf in leaves.items()}
     write(tmp_path / name, engine.outgoing(part.table(scheme), params), eagle.size.language)
   described = upstream.write(small, eagle.size, dtype="float16")
   (tmp_path / "Eagle-X5-7B" / "config.json").write_text(json.dumps(described))
+  shutil.copy(vocabulary, tmp_path / "Eagle-X5-7B" / "tokenizer.model")
+  (tmp_path / "images").mkdir()
+  (tmp_path / "train.json").write_text(json.dumps([record("0", "0.png", "a house")]))
+  Image.new("RGB", (8, 6)).save(tmp_path / "images" / "0.png")
+  monkeypatch.setattr(loop, "train", lambda *given, **named: 0.0)  # all is ready, no step is done
   monkeypatch.chdir(tmp_path)
   run = commands(PAGE)
   assert {
@@ -93,4 +108,26 @@ def test_the_commands_of_the_page_run(small, tmp_path, monkeypatch, capsys):
   } >= {name.split("/")[0] for name in FILES}
   for command in run:
     assert main(command[1:]) == 0, command
-  assert "training draws it: vision/sam/neck_conv/kernel" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert "training draws it: vision/sam/neck_conv/kernel" in out
+  assert "starts from Eagle-X5-7B: whole in the names of 'eagle'" in out
+
+
+def test_the_commands_of_the_data_page_run(vocabulary, tmp_path, monkeypatch, capsys):
+  parquet = pytest.importorskip("pyarrow.parquet")
+  pyarrow = pytest.importorskip("pyarrow")
+  (tmp_path / "images").mkdir()
+  Image.new("RGB", (8, 6)).save(tmp_path / "images" / "0.png")
+  (tmp_path / "train.json").write_text(json.dumps([record("0", "0.png", "a house")]))
+  shutil.copy(vocabulary, tmp_path / "tokenizer.model")
+  (tmp_path / "rows").mkdir()
+  messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+  table = pyarrow.Table.from_pylist([{"messages": messages}])
+  parquet.write_table(table, tmp_path / "rows" / "train-00000-of-00001.parquet")
+  monkeypatch.chdir(tmp_path)
+  for command in commands(DATA_PAGE):
+    assert main(command[1:]) == 0, command
+  assert (tmp_path / "tensorflow-datasets" / "eagle_records" / "1.0.0").is_dir()
+  assert '"system": "Answer briefly. "' in capsys.readouterr().out
+  assert "picture 1: 576 positions" in (tmp_path / "preview.html").read_text()
+  assert json.loads((tmp_path / "report.json").read_text())["ok"]
