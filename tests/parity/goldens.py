@@ -212,7 +212,9 @@ def params_for(golden: Golden) -> dict[str, Any]:
 
 def convert(weights: source.Source, table: Any, abstract: Mapping[str, Any]) -> dict[str, Any]:
   """Returns parameters: plan, then fill, as every import does."""
-  params, _ = engine.fill(engine.plan(weights, table, abstract), weights)
+  planned = engine.plan(weights, table, abstract)
+  # What is carried becomes no parameter, so a derived table must not be needed for one.
+  params, _ = engine.fill(dataclasses.replace(planned, carried=()), weights)
   return params
 
 
