@@ -48,9 +48,9 @@ LENGTHS = {
   "prealign": recipe.Length(steps=150, batch=64, peak_lr=2e-3),
   # Weights that already know pictures are moved gently.
   "prealign-dinov2": recipe.Length(steps=60, batch=32, peak_lr=3e-4),
-  "pretrain": recipe.Length(steps=80, batch=32, peak_lr=2e-3),
-  recipe.SIGHTED: recipe.Length(steps=180, batch=16, peak_lr=3e-4),
-  recipe.BLIND: recipe.Length(steps=40, batch=16, peak_lr=3e-4),
+  "pretrain": recipe.Length(steps=40, batch=32, peak_lr=2e-3),
+  recipe.SIGHTED: recipe.Length(steps=320, batch=16, peak_lr=5e-4),
+  recipe.BLIND: recipe.Length(steps=40, batch=16, peak_lr=5e-4),
 }
 """What two cores do in less than an hour."""
 
