@@ -197,7 +197,8 @@ def homeless_tests(tests: Sequence[File]) -> Iterator[str]:
     if name == inner.name:  # of the package itself
       continue
     homes = (ROOT / "eagle_jax" / inner / name, ROOT / inner / name, ROOT / f".{inner}" / name)
-    if not any(home.is_dir() or home.with_suffix(".py").is_file() for home in homes):
+    suffixes = ("", ".py", ".sh")
+    if not any(home.with_suffix(suffix).exists() for home in homes for suffix in suffixes):
       yield file.path
 
 
