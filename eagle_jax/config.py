@@ -47,7 +47,7 @@ class Source:
   weight: float = 0.0  # share of the rows, in proportion; of all sources or of none
   cap: int = 0  # at most so many of its records are used, the same in every epoch; 0: all
   licence: str = ""  # goes into what the run records of itself
-  system: str = ""  # in place of the template's system prompt, with its special tokens
+  system: str = ""  # in place of the template's system prompt, in plain words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,16 +61,29 @@ class Data:
   template: str = "v1"
   aspect: str = "pad"  # pad to a square, or 'square': shortest edge and centre crop
   compat: str = ""  # 'upstream': masks and cuts as EAGLE makes them, its faults included
-  max_length: int = 2048  # positions per row after placeholders are expanded
+  max_length: int = 2048  # positions a conversation is cut at, placeholders expanded
   lengths: tuple[int, ...] = ()  # lengths a batch may have, up to max_length; (): that alone
   pack: bool = False  # several conversations in one row
-  share: int = 1  # packed rows that follow each other and share max_images slots
+  pack_length: int = 0  # positions of a packed row; 0: max_length
+  pack_images: int = 0  # image slots of a packed row, or of those that share; 0: max_images
+  share: int = 1  # packed rows that follow each other and share their image slots
   group: str = ""  # 'modality': EAGLE's batches of like length, with pictures or without
-  max_images: int = 1  # image slots per row
+  max_images: int = 1  # pictures a record may have, and image slots of a row
   bad_budget: float = 0.001  # share of unusable records above which the run stops
   workers: int = 0  # Grain worker processes; 0 reads in the trainer's own process
   prefetch: int = 1  # batches made and placed on the devices ahead of the step
+  device_resize: bool = False  # the devices make pictures square: same bytes, less host work
   blank_images: bool = False  # every picture replaced by the mean colour: the blind baseline
+
+  @property
+  def row_length(self) -> int:
+    """Positions S of the longest row."""
+    return self.pack_length or self.max_length
+
+  @property
+  def row_images(self) -> int:
+    """Image slots I of a row, or of all rows that share theirs."""
+    return self.pack_images or self.max_images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -272,7 +285,17 @@ def _data_rules(data: Data) -> tuple[tuple[bool, str], ...]:
     ),
     (
       not data.pack or not (data.lengths or data.group),
-      "data.pack fills rows of max_length in an order of its own: no data.lengths, no data.group",
+      "data.pack fills rows of one length in an order of its own: no data.lengths, no data.group",
+    ),
+    (
+      data.pack or not (data.pack_length or data.pack_images),
+      f"data.pack_length and pack_images need data.pack: {data.pack_length}, {data.pack_images}",
+    ),
+    (
+      data.row_length >= data.max_length and data.row_images >= data.max_images,
+      "a packed row must hold the longest conversation: data.pack_length "
+      f"{data.pack_length} and max_length {data.max_length}, data.pack_images "
+      f"{data.pack_images} and max_images {data.max_images}",
     ),
     (
       data.share == 1 or (data.share > 1 and data.pack),

@@ -79,6 +79,8 @@ def test_an_integer_is_a_float_where_a_float_is_due():
     ({"data": {"prefetch": -1}}, "must not be negative: 0, -1"),
     ({"data": {"pack": True, "lengths": [2048]}, "steps": 1}, "no data.lengths, no data.group"),
     ({"data": {"pack": True}}, "data.pack needs steps"),
+    ({"data": {"pack_length": 4096}}, "need data.pack: 4096, 0"),
+    ({"data": {"pack": True, "pack_length": 99}, "steps": 1}, "pack_length 99 and max_length 2048"),
     ({"data": {"share": 2}}, "with data.pack: 2"),
   ],
 )

@@ -128,6 +128,6 @@ def test_the_commands_of_the_data_page_run(vocabulary, tmp_path, monkeypatch, ca
   for command in commands(DATA_PAGE):
     assert main(command[1:]) == 0, command
   assert (tmp_path / "tensorflow-datasets" / "eagle_records" / "1.0.0").is_dir()
-  assert '"system": "Answer briefly. "' in capsys.readouterr().out
+  assert '"system": "Answer briefly."' in capsys.readouterr().out
   assert "picture 1: 576 positions" in (tmp_path / "preview.html").read_text()
   assert json.loads((tmp_path / "report.json").read_text())["ok"]

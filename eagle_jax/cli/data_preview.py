@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from eagle_jax.cli.data_source import asked, parser
+from eagle_jax.cli.data_source import asked, parser, write
 from eagle_jax.cli.data_validate import named
 from eagle_jax.cli.parser import positive
 from eagle_jax.data import mixture, tokenize
@@ -77,8 +77,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   )
   body += [shown.section(number, found.place(number)) for number in numbers]
   out = pathlib.Path(options.out)
-  out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_text(page.page("Records as the model sees them", body), encoding="utf-8")
+  write(out, page.page("Records as the model sees them", body))
   print(f"{out}: {len(numbers)} of {len(found):,} records")
   return 0
 

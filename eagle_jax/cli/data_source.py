@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,6 +70,19 @@ def parser(action: str, summary: str) -> Parser:
     "--questions", action="store_true", help="records need no answer, as those of a benchmark"
   )
   return made
+
+
+def write(out: pathlib.Path, text: str) -> None:
+  """Writes a report, its folder made where there is none.
+
+  Raises:
+    EagleError: if the system refuses that.
+  """
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+  except OSError as error:
+    raise EagleError(f"--out={out} cannot be written: {error.strerror}") from None
 
 
 def asked(options: Any, overrides: Sequence[str]) -> Asked:

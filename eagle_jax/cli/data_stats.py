@@ -40,6 +40,7 @@ def figures(summary: Summary) -> dict[str, Any]:
     "images": summary.source.images,
     "good": summary.good,
     "bad": dict(summary.tally.counts.most_common()),
+    "duplicate_ids": summary.duplicates,
     "pictures": sum(value * count for value, count in summary.images.items()),
     "turns_per_record": _spread(summary.turns),
     "images_per_record": _spread(summary.images),
@@ -48,6 +49,7 @@ def figures(summary: Summary) -> dict[str, Any]:
     found |= {
       "positions_per_record": _spread(summary.positions),
       "row_length": summary.data.max_length,
+      "packed_row_length": summary.data.row_length,
       "cut": summary.cut,
       "without_target": summary.untaught,
       "targets": summary.targets,
@@ -65,6 +67,8 @@ def lines(summary: Summary) -> Iterator[str]:
     f"{len(summary.tally):,} bad"
   )
   yield from (f"  {count:,} bad: {reason}" for reason, count in known["bad"].items())
+  if known["duplicate_ids"]:
+    yield f"  {known['duplicate_ids']:,} of the good have the id of one before them"
   for name in ("turns", "images", "positions"):
     if spread := known.get(f"{name}_per_record"):
       told = "  ".join(f"{share} {value:,}" for share, value in spread.items())
@@ -80,7 +84,7 @@ def lines(summary: Summary) -> Iterator[str]:
   yield (
     f"  filled: {one_each / (summary.good * known['row_length']):.1%} with one record in a row, "
     f"{known['packed_fill']:.1%} packed into {known['packed_rows']:,} rows of "
-    f"{summary.data.max_images} image slots"
+    f"{summary.data.row_length:,} positions and {summary.data.row_images} image slots"
   )
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from eagle_jax.cli.data_source import asked, parser
+from eagle_jax.cli.data_source import asked, parser, write
 from eagle_jax.cli.data_stats import figures, lines
 from eagle_jax.data import mixture, survey
 from eagle_jax.data.records import Fault
@@ -53,9 +53,8 @@ def run(arguments: Sequence[str], summary: str) -> int:
     print("".join(f"    {named(fault)}\n" for fault in each.tally.first), end="")
   print(verdict(told))
   if out:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n")
-    out.with_suffix(".html").write_text(drawn(told, found), encoding="utf-8")
+    write(out.with_suffix(".json"), json.dumps(told, indent=1) + "\n")
+    write(out.with_suffix(".html"), drawn(told, found))
     print(f"{out.with_suffix('.json')} and {out.with_suffix('.html')} hold the report")
   return int(not told["ok"])
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from eagle_jax.data import image
+from eagle_jax.data import canvas, image
+from eagle_jax.data.canvas import Canvas, Drawn
 from eagle_jax.data.tokenize import Encoded
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER, Batch
@@ -21,26 +22,46 @@ from eagle_jax.types import PLACEHOLDER, Batch
 if typing.TYPE_CHECKING:
   from jaxtyping import Bool, Int32, UInt8
 
+  Square: TypeAlias = UInt8[np.ndarray, "H W 3"]
+  Pictures: TypeAlias = UInt8[np.ndarray, "i H W 3"] | tuple[Square | Drawn, ...]
+
 
 class Row(NamedTuple):
   """One conversation, or several packed, placeholders expanded to N per picture, not padded.
 
   Attributes:
-    images: the pictures, in the order of their placeholders.
+    images: the pictures, in the order of their placeholders; all squares, or all as drawn
+      for a device that makes them square.
     tokens: ids.
     loss_mask: True at targets.
     samples: positions of each packed conversation, in order; empty where nothing is packed.
   """
 
-  images: UInt8[np.ndarray, "i H W 3"]
+  images: Pictures
   tokens: Int32[np.ndarray, " s"]
   loss_mask: Bool[np.ndarray, " s"]
   samples: tuple[int, ...] = ()
 
 
+class OnCanvas(NamedTuple):
+  """A batch whose pictures a device has yet to make square: `train.placing`.
+
+  Attributes:
+    batch: without its pictures: images [R, 0, H, W, 3].
+    canvas: the pictures of all R·I slots, group after group; I is at least 1.
+  """
+
+  batch: Batch
+  canvas: Canvas
+
+
+HostBatch: TypeAlias = Batch | OnCanvas
+"""A batch as a stream gives it."""
+
+
 def row(
   encoded: Encoded,
-  images: UInt8[np.ndarray, "i H W 3"],
+  images: Pictures,
   *,
   tokens_per_image: int,
   max_length: int | None = None,
@@ -77,7 +98,7 @@ def collate(
   """Pads rows to the shortest of the given lengths that holds them all.
 
   Args:
-    rows: B rows.
+    rows: B rows, their pictures squares.
     lengths: the lengths S that may occur; one length gives one shape.
     max_images: I; slots that no row uses hold the mean colour.
     image_size: pixels per side, H and W.
@@ -111,7 +132,7 @@ def collate(
     positions[b, content] = np.concatenate([np.arange(n) for n in samples])
   # The device arrays that Batch speaks of come later, one transfer per batch.
   arrays: dict[str, Any] = {
-    "images": _slots(rows, share, max_images=max_images, image_size=image_size),
+    "images": _squares(_slots(rows, share, max_images), max_images, image_size),
     "tokens": tokens,
     "valid": segments > 0,
     "loss_mask": loss_mask,
@@ -121,29 +142,53 @@ def collate(
   return Batch(**arrays)
 
 
-def _slots(
-  rows: Sequence[Row], share: int, *, max_images: int, image_size: int
-) -> UInt8[np.ndarray, "R I H W 3"]:
-  """Returns the pictures of every `share` rows one after another, then the mean colour.
+def on_canvas(
+  rows: Sequence[Row], *, max_images: int, image_size: int, share: int = 1, **options: Any
+) -> Batch | OnCanvas:
+  """Pads rows whose pictures are drawn; arguments and errors as `collate`.
+
+  Returns:
+    the batch with its pictures on canvases; as `collate` makes it where it has no slots.
+  """
+  slots = _slots(rows, share, max_images)
+  texts = [r._replace(images=()) for r in rows]
+  made = collate(texts, max_images=0, image_size=image_size, share=share, **options)
+  if not max_images:
+    return made
+  unused = canvas.blank(image_size)
+  filled = [[*group, *[unused] * (max_images - len(group))] for group in slots]
+  return OnCanvas(made, canvas.stack([drawn for group in filled for drawn in group]))
+
+
+def _slots(rows: Sequence[Row], share: int, max_images: int) -> list[list[Any]]:
+  """Returns the pictures of every `share` rows, one after another.
 
   Raises:
     EagleError: if they are more than the slots, or the rows cannot be dealt out in groups.
   """
   if len(rows) % share:
     raise EagleError(f"data.share must divide the rows of a batch: {share}, {len(rows)}")
-  groups = [rows[first : first + share] for first in range(0, len(rows), share)]
-  most = max(sum(len(r.images) for r in group) for group in groups)
+  groups = [
+    [picture for r in rows[first : first + share] for picture in r.images]
+    for first in range(0, len(rows), share)
+  ]
+  most = max(len(group) for group in groups)
   if most > max_images:
     if share > 1:
       raise EagleError(f"{share} rows have {most} images, they share {max_images} slots")
     raise EagleError(f"a row has {most} images, data.max_images is {max_images}")
-  images = np.empty((len(groups), max_images, image_size, image_size, 3), np.uint8)
+  return groups
+
+
+def _squares(
+  groups: Sequence[Sequence[Square]], max_images: int, side: int
+) -> UInt8[np.ndarray, "R I {side} {side} 3"]:
+  """Returns the pictures of each group, then the mean colour."""
+  images = np.empty((len(groups), max_images, side, side, 3), np.uint8)
   for slots, group in zip(images, groups, strict=True):
-    used = 0
-    for r in group:
-      slots[used : used + len(r.images)] = r.images
-      used += len(r.images)
-    slots[used:] = image.MEAN_COLOUR
+    for slot, picture in zip(slots, group, strict=False):
+      slot[:] = picture
+    slots[len(group) :] = image.MEAN_COLOUR
   return images
 
 
@@ -183,18 +228,19 @@ def prompt_batch(
   return dataclasses.replace(batch, positions=positions)
 
 
-def demand_targets(batch: Batch, place: str) -> None:
+def demand_targets(made: HostBatch, place: str) -> None:
   """Checks that a mean over the batch's targets exists.
 
   Only targets predicted at a real token of their conversation count: `Batch.targets`.
 
   Args:
-    batch: rows of this process.
+    made: rows of this process.
     place: where the batch stands, for the message.
 
   Raises:
     EagleError: if no token is supervised.
   """
+  batch = made.batch if isinstance(made, OnCanvas) else made
   if not np.any(batch.targets()):
     raise EagleError(
       f"{place}: none of its {len(batch.tokens)} rows has a supervised token; "

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from eagle_jax import config
 from eagle_jax.data import image
 
 if typing.TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Drawn(NamedTuple):
 
 
 class Canvas(NamedTuple):
-  """Pictures of a batch on canvases of one shape; what lies beside a picture has no weight."""
+  """Pictures of a batch on canvases of one shape.
+
+  What lies beside a picture is any bytes, not the same twice, and has no weight.
+  """
 
   pixels: UInt8[np.ndarray, "B H W 3"]
   rows: Axis
@@ -108,8 +112,8 @@ def draw(picture: Image.Image, side: int, aspect: str) -> Drawn:
   """Takes a picture as it is, with what makes it `image.preprocess`'s square on a device.
 
   Args:
-    picture: RGB. One larger than every canvas, or than `side` a hundredfold, is made
-      square here.
+    picture: of any mode. One larger than every canvas, or than `side` a hundredfold, is
+      made square here.
     side: pixels per side of the square.
     aspect: 'pad' or 'square', as there.
 
@@ -130,7 +134,21 @@ def draw(picture: Image.Image, side: int, aspect: str) -> Drawn:
       _cut(_axis(n, n, whole), (whole - side) // 2, side)
       for n, whole in zip(size, scaled, strict=True)
     )
-  return Drawn(np.asarray(picture), rows, columns)
+  return Drawn(np.asarray(image.to_rgb(picture)), rows, columns)
+
+
+def load(
+  images: Sequence[str | bytes], data: config.Data, side: int, *, folder: str
+) -> tuple[Drawn, ...]:
+  """Draws the pictures of a record; arguments and errors as `image.load`."""
+  if data.blank_images:
+    return (blank(side),) * len(images)
+  return tuple(draw(picture, side, data.aspect) for picture in image.decoded(images, folder))
+
+
+def blank(side: int) -> Drawn:
+  """Returns what becomes `image.blank`."""
+  return draw(Image.new("RGB", (1, 1), image.MEAN_COLOUR), side, "pad")
 
 
 @functools.lru_cache(maxsize=256)  # data sets hold few different sizes
@@ -157,7 +175,8 @@ def stack(pictures: Sequence[Drawn]) -> Canvas:
   highest, widest = (max(p.pixels.shape[axis] for p in pictures) for axis in (0, 1))
   # Only what the host made square can be larger than every canvas.
   height, width = (next((n for n in SIDES if n >= most), side) for most in (highest, widest))
-  pixels = np.zeros((len(pictures), height, width, 3), np.uint8)
+  # Not zeros: clearing what has no weight would cost as much as copying the pictures.
+  pixels = np.empty((len(pictures), height, width, 3), np.uint8)
   for canvas, drawn in zip(pixels, pictures, strict=True):
     h, w, _ = drawn.pixels.shape
     canvas[:h, :w] = drawn.pixels

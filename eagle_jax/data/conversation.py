@@ -38,13 +38,14 @@ class Template:
   """How turns are written.
 
   Attributes:
-    system: what stands in front of the first turn.
+    system: what answers are to be like, in plain words, in front of the first turn.
+    frame: text before and after the system prompt; without one neither is written.
     question: text before and after a human message.
     cue: what asks for an answer; a prompt ends with it.
     lead: between cue and answer, the first supervised characters.
     end: after an answer, supervised.
-    specials: pieces of the above that are single tokens. Messages are never searched
-      for them: what a user types is always plain text.
+    specials: pieces of the above that are single tokens. Messages and system prompts are
+      never searched for them: what a user types is always plain text.
     bos: whether the tokenizer's begin token is put in front.
     caption: the human text is dropped and only its pictures kept.
     opens: text after a special token opens a word, where the vocabulary marks words.
@@ -53,6 +54,7 @@ class Template:
   """
 
   system: str = ""
+  frame: tuple[str, str] = ("", "")
   question: tuple[str, str] = ("", "")
   cue: str = ""
   lead: str = ""
@@ -68,7 +70,8 @@ def _role_names(who: str) -> Template:
   """Returns the Vicuna template, its system sentence speaking of a curious `who`."""
   return Template(
     system=f"A chat between a curious {who} and an artificial intelligence assistant. "
-    f"The assistant gives helpful, detailed, and polite answers to the {who}'s questions. ",
+    f"The assistant gives helpful, detailed, and polite answers to the {who}'s questions.",
+    frame=("", " "),
     question=("USER: ", " "),
     cue="ASSISTANT:",
     lead=" ",
@@ -81,6 +84,7 @@ def _role_names(who: str) -> Template:
 _VICUNA = _role_names("user")
 
 _SMOLLM2 = Template(
+  frame=("<|im_start|>system\n", "<|im_end|>\n"),
   question=("<|im_start|>user\n", "<|im_end|>\n"),
   cue="<|im_start|>assistant\n",
   end="<|im_end|>",
@@ -96,9 +100,8 @@ TEMPLATES: dict[str, Template] = {
   # Begins with the begin token although the tokenizer puts one there too: the released
   # Llama-3 models have only seen two of them.
   "llama3": Template(
-    system="<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
-    + _VICUNA.system.rstrip()
-    + "<|eot_id|>",
+    system=_VICUNA.system,
+    frame=("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
     question=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
     cue="<|start_header_id|>assistant<|end_header_id|>\n\n",
     end="<|eot_id|>",
@@ -108,7 +111,8 @@ TEMPLATES: dict[str, Template] = {
   # Opens words everywhere: the original's masks only add up with a tokenizer that does, so
   # the released model has seen nothing else.
   "yi_34b_chatml_direct": Template(
-    system="<|im_start|>system\nAnswer the questions.<|im_end|>",
+    system="Answer the questions.",
+    frame=("<|im_start|>system\n", "<|im_end|>"),
     question=("<|im_start|>user\n", "<|im_end|>"),
     cue="<|im_start|>assistant\n",
     end="<|im_end|>",
@@ -120,8 +124,7 @@ TEMPLATES: dict[str, Template] = {
   # Source: the chat template inside SmolLM2-135M-Instruct.Q4_1.gguf.
   "smollm2": dataclasses.replace(
     _SMOLLM2,
-    system="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
-    "trained by Hugging Face<|im_end|>\n",
+    system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
   ),
   "smollm2_brief": _SMOLLM2,
   "brief": dataclasses.replace(_VICUNA, system="", original=""),
@@ -151,7 +154,10 @@ def render(form: Template, turns: Sequence[Turn], *, ask: bool = False) -> tuple
   if form.caption:
     demand_caption(turns, ask=ask)
   spans = [Span(BOS, "special", False)] if form.bos else []
-  spans += _written(form, form.system, supervised=False)
+  if form.system:
+    spans += _written(form, form.frame[0], supervised=False)
+    spans.append(Span(form.system, "text", False))
+    spans += _written(form, form.frame[1], supervised=False)
   for turn in turns:
     if turn.role == "gpt":
       spans += _written(form, form.cue, supervised=False)

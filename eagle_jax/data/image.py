@@ -12,9 +12,10 @@ orientation, and puts a black picture in place of what it cannot read.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,7 +30,8 @@ MEAN_COLOUR = (122, 116, 104)
 """CLIP's mean colour in levels, rounded down. Source: EAGLE, mm_utils.py, expand2square."""
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, padded or resized, in pixels."""
-_STRIP = 1 << 20  # pixels that are laid over white at once
+_WHOLE = 1 << 20  # pixels up to which a picture is converted and resized at once
+_STRIP = 1 << 18  # pixels of what a larger one is cut into
 _THIN_SIDE = 4096  # pixels that the long side of a very thin picture is shrunk to
 # EPS, PDF and the like run other programs or touch other files when they are read.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -42,7 +44,7 @@ def read(file: str | bytes) -> Image.Image:
     BadRecordError: if it is no readable picture of a known format, or holds more than
       MAX_PIXELS; the size is looked at before anything is decoded.
   """
-  return _opened(file, decode=True)
+  return to_rgb(_opened(file, decode=True))
 
 
 def examine(file: bytes) -> tuple[int, int]:
@@ -55,7 +57,7 @@ def examine(file: bytes) -> tuple[int, int]:
 
 
 def _opened(file: str | bytes, *, decode: bool) -> Image.Image:
-  """Opens a picture under every limit, and decodes it to RGB where asked."""
+  """Opens a picture under every limit, and decodes it where asked, in its own mode."""
   name = repr(file) if isinstance(file, str) else f"a picture of {len(file)} bytes"
   try:
     with Image.open(
@@ -67,7 +69,9 @@ def _opened(file: str | bytes, *, decode: bool) -> Image.Image:
         return held
       held.load()
       ImageOps.exif_transpose(held, in_place=True)  # a copy would cost a third of the decoding
-      return to_rgb(held)
+      _demand_range(held)
+      _converted(held.crop((0, 0, 1, 1)))  # whether its mode and palette can be
+      return held
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise BadRecordError("image too large", f"{name}: {error}") from None
   except FileNotFoundError:
@@ -84,28 +88,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
   Raises:
     BadRecordError: for pictures of floats, and of integers that do not fit 16 bits.
   """
+  _demand_range(image)
+  if image.mode == "RGB" and not image.has_transparency_data:
+    return image
+  rows = _strips(image.width, image.height)
+  return _joined((_converted(_rows(image, *those)) for those in rows), image.size)
+
+
+def _demand_range(image: Image.Image) -> None:
+  """Checks that the levels of a picture have a meaning.
+
+  Raises:
+    BadRecordError: as `to_rgb`.
+  """
   if image.mode == "F":
     raise BadRecordError("unreadable image", "a picture of floats has no agreed range")
+  if image.mode == "I":
+    darkest, brightest = typing.cast("tuple[float, float]", image.getextrema())
+    if darkest < 0 or brightest > 65535:
+      raise BadRecordError("unreadable image", f"grey levels reach {brightest}, 65535 is white")
+
+
+def _converted(image: Image.Image) -> Image.Image:
+  """Converts a picture, or a strip of one, whose levels have a meaning."""
   if image.mode.startswith("I"):
-    levels = np.asarray(image)
-    if levels.min() < 0 or levels.max() > 65535:
-      raise BadRecordError("unreadable image", f"grey levels reach {levels.max()}, 65535 is white")
-    return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
   if image.has_transparency_data:
-    return _over_white(image)
-  return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-  """Lays a picture over white, strip by strip: whole, each of four layers would be held."""
-  made = Image.new("RGB", image.size)
-  rows = max(1, _STRIP // image.width)
-  for top in range(0, image.height, rows):
-    box = (0, top, image.width, min(top + rows, image.height))
-    layer = image.crop(box).convert("RGBA")
+    layer = image.convert("RGBA")
     white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    made.paste(Image.alpha_composite(white, layer).convert("RGB"), box)
-  return made
+    return Image.alpha_composite(white, layer).convert("RGB")
+  return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def preprocess(image: Image.Image, side: int, aspect: str) -> UInt8[np.ndarray, "{side} {side} 3"]:
@@ -114,26 +126,96 @@ def preprocess(image: Image.Image, side: int, aspect: str) -> UInt8[np.ndarray, 
   Source: EAGLE, mm_utils.py, expand2square; CLIPImageProcessor: shortest edge by
   Pillow's bicubic, then the centre, offsets rounded down.
 
+  Whole, it is only held as it is given: strips of it are converted, padded and resized
+  along their rows, which do not depend on each other, and then columns along theirs.
+
   Args:
-    image: RGB.
+    image: of any mode.
     side: pixels per side of the result.
     aspect: 'pad' to a square of the mean colour first, or 'square': cut the long sides.
 
   Raises:
-    BadRecordError: if the cut would need more than MAX_PIXELS: a long and very thin picture.
+    BadRecordError: if the cut would need more than MAX_PIXELS: a long and very thin picture;
+      or as `to_rgb`.
   """
-  if aspect == "pad":
-    image = _pad(image)
+  _demand_range(image)
   width, height = image.size
+  if aspect == "pad":
+    if max(image.size) ** 2 > MAX_PIXELS:
+      image = _shrunk(image)
+    width = height = max(image.size)
   short = min(width, height)
   size = (side * width // short, side * height // short)
   if size[0] * size[1] > MAX_PIXELS:
     raise BadRecordError("image too thin", f"{width}x{height} pixels cannot be cut to a square")
-  # One axis at a time: Pillow 13 takes the other one first where a tall picture is cut.
-  wide = image.resize((size[0], height), Image.Resampling.BICUBIC)
-  resized = wide.resize(size, Image.Resampling.BICUBIC)
   left, top = (size[0] - side) // 2, (size[1] - side) // 2
-  return np.array(resized.crop((left, top, left + side, top + side)), np.uint8)
+  # One axis at a time: Pillow 13 takes the other one first where a tall picture is cut.
+  padded = (_padded(image, (width, height), rows) for rows in _strips(width, height))
+  strips = (each.resize((size[0], each.height), Image.Resampling.BICUBIC) for each in padded)
+  cut = (_part(each, (left, 0, left + side, each.height)) for each in strips)
+  wide = _joined(cut, (side, height))
+  made = np.empty((side, side, 3), np.uint8)
+  for first, end in _strips(max(height, size[1]), side):
+    columns = _part(wide, (first, 0, end, height))
+    resized = columns.resize((end - first, size[1]), Image.Resampling.BICUBIC)
+    made[:, first:end] = np.asarray(_part(resized, (0, top, end - first, top + side)))
+  return made
+
+
+def _padded(image: Image.Image, size: tuple[int, int], rows: tuple[int, int]) -> Image.Image:
+  """Returns some rows, in RGB, of a picture in the middle of `size` pixels of the mean colour."""
+  left, above = (size[0] - image.width) // 2, (size[1] - image.height) // 2
+  top, bottom = (min(max(row - above, 0), image.height) for row in rows)
+  strip_size = (size[0], rows[1] - rows[0])
+  if (image.width, bottom - top) == strip_size:
+    return _converted(_rows(image, top, bottom))
+  strip = Image.new("RGB", strip_size, MEAN_COLOUR)
+  if top < bottom:
+    strip.paste(_converted(_rows(image, top, bottom)), (left, top + above - rows[0]))
+  return strip
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+  """Returns a picture in RGB and smaller by a whole factor.
+
+  A thin picture's square may be huge although the picture is not; it still has more pixels
+  than any expert takes.
+  """
+  factor = math.ceil(max(image.size) / _THIN_SIDE)
+  rows = _strips(image.width, image.height, factor)
+  strips = (_converted(_rows(image, *those)).reduce(factor) for those in rows)
+  return _joined(strips, (-(-image.width // factor), -(-image.height // factor)))
+
+
+def _strips(width: int, height: int, multiple: int = 1) -> Iterator[tuple[int, int]]:
+  """Yields first row and end of strips that have a multiple of some rows, but for the last."""
+  pixels = _WHOLE if width * height <= _WHOLE else _STRIP
+  step = max(1, pixels // (width * multiple)) * multiple
+  for top in range(0, height, step):
+    yield top, min(top + step, height)
+
+
+def _rows(image: Image.Image, top: int, bottom: int) -> Image.Image:
+  """Returns rows of a picture, itself where they are all."""
+  return _part(image, (0, top, image.width, bottom))
+
+
+def _part(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+  """Returns a part of a picture, itself where that is all."""
+  return image if box == (0, 0, *image.size) else image.crop(box)
+
+
+def _joined(strips: Iterable[Image.Image], size: tuple[int, int]) -> Image.Image:
+  """Puts strips below each other, as many as fill a picture in RGB."""
+  strips = iter(strips)
+  first = next(strips)
+  if first.size == size:
+    return first
+  made, row = Image.new("RGB", size), 0
+  for strip in itertools.chain((first,), strips):
+    made.paste(strip, (0, row))
+    row += strip.height
+  return made
 
 
 def load(
@@ -152,28 +234,22 @@ def load(
   """
   if data.blank_images:
     return np.repeat(blank(side)[None], len(images), axis=0)
-  files = (safe_join(folder, given) if isinstance(given, str) else given for given in images)
-  pictures = [preprocess(read(file), side, data.aspect) for file in files]
+  pictures = [preprocess(picture, side, data.aspect) for picture in decoded(images, folder)]
   if len(pictures) == 1:  # the usual case, without another copy
     return pictures[0][None]
   return np.array(pictures, np.uint8).reshape(-1, side, side, 3)
 
 
+def decoded(images: Sequence[str | bytes], folder: str) -> Iterator[Image.Image]:
+  """Reads the pictures of a record one after the other, each in the mode it was saved in.
+
+  Arguments and errors as `load`.
+  """
+  for given in images:
+    file = safe_join(folder, given) if isinstance(given, str) else given
+    yield _opened(file, decode=True)
+
+
 def blank(side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
   """Returns a picture of the mean colour: what a model that sees nothing gets."""
   return np.full((side, side, 3), MEAN_COLOUR, np.uint8)
-
-
-def _pad(image: Image.Image) -> Image.Image:
-  """Puts a picture in the middle of a square of the mean colour."""
-  # A thin picture's square may be huge although the picture is not; shrunk by a whole
-  # factor first, it still has more pixels than any expert takes.
-  if max(image.size) ** 2 > MAX_PIXELS:
-    image = image.reduce(math.ceil(max(image.size) / _THIN_SIDE))
-  width, height = image.size
-  side = max(width, height)
-  if width == height:
-    return image
-  square = Image.new("RGB", (side, side), MEAN_COLOUR)
-  square.paste(image, ((side - width) // 2, (side - height) // 2))
-  return square

@@ -7,9 +7,11 @@ makes it, and a record that turns out bad is replaced by the next good one of it
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grain
 import numpy as np
@@ -22,6 +24,9 @@ from eagle_jax.data.records import BadRecordError, BadRecords, Fault, Record
 from eagle_jax.data.tokenize import Encoded
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
+
+if TYPE_CHECKING:
+  from eagle_jax.data.batch import Pictures
 
 _REPLACEMENTS = 64  # records tried in place of an unreadable one before giving up
 
@@ -60,8 +65,17 @@ class Loader:
     tokenizer: tokenize.Tokenizer,
     image_size: int,
     tokens_per_image: int,
+    load: Callable[..., Pictures] = image.load,
   ):
     """Keeps what reading needs; no file is opened yet.
+
+    Args:
+      found: the records.
+      data: how they become rows.
+      tokenizer: the vocabulary.
+      image_size: pixels per side of a square.
+      tokens_per_image: N.
+      load: reads the pictures of a record; `canvas.load` leaves them to a device.
 
     Raises:
       EagleError: if template, vocabulary and `data.compat` do not go together.
@@ -70,7 +84,7 @@ class Loader:
     self._template = conversation.template(data.template)
     tokenize.demand_specials(tokenizer, self._template)
     self._encode = upstream.encoder(data.compat, self._template)
-    self._image_size, self._tokens_per_image = image_size, tokens_per_image
+    self._image_size, self._tokens_per_image, self._load = image_size, tokens_per_image, load
 
   def __call__(self, number: int) -> Loaded:
     """Makes a row of record `number`, or of the next one after it that can be read."""
@@ -145,10 +159,23 @@ class Loader:
     images = record.images[:pictures] if record else ()
     return batch.row(
       encoded,
-      image.load(images, self._data, self._image_size, folder=record.folder if record else ""),
+      self._load(images, self._data, self._image_size, folder=record.folder if record else ""),
       tokens_per_image=self._tokens_per_image,
       max_length=self._data.max_length,
     )
+
+
+def _leave_with_parent(worker: int, workers: int) -> None:
+  """Ends this worker when the process that started it does, which may be killed without a word."""
+  del worker, workers
+
+  def watch() -> None:
+    """Waits for the end."""
+    if parent := multiprocessing.parent_process():
+      parent.join()
+      os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 class Elements:
@@ -198,7 +225,9 @@ class Elements:
     if self._workers:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers inherit absl flags and insist on this
-      stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+      stream = stream.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=self._workers), _leave_with_parent
+      )
     return iter(stream)
 
   def _checked(self, loaded: Loaded) -> Any:

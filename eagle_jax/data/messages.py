@@ -17,7 +17,7 @@ from eagle_jax.data import records
 from eagle_jax.data.records import IMAGE, BadRecordError, Record
 from eagle_jax.registry import nearest
 
-ROLES = {"user": "human", "assistant": "gpt"}
+ROLES = {"user": "human", "assistant": "gpt", "system": records.SYSTEM}
 """Role of a message → who speaks in a record."""
 
 
@@ -49,13 +49,11 @@ def _turn(message: Any) -> dict[str, Any]:
   if not isinstance(message, Mapping):
     raise BadRecordError("wrong type", f"a message is an object, not {type(message).__name__}")
   role, content = message.get("role"), message.get("content")
-  if role == "system":
-    raise BadRecordError(
-      "system message", "a source has one system prompt for all its rows: data.sources' system"
-    )
-  if role not in ROLES:
+  if not isinstance(role, str) or role not in ROLES:
     name = str(role)[:60]
-    raise BadRecordError("unknown role", f"{name!r}{nearest(name, ROLES)}, known: user, assistant")
+    raise BadRecordError(
+      "unknown role", f"{name!r}{nearest(name, ROLES)}, known: {', '.join(ROLES)}"
+    )
   if isinstance(content, (list, tuple)):
     content = "".join(map(_part, content))
   return {"from": ROLES[role], "value": content}

@@ -36,7 +36,7 @@ class Mixture:
   def __getitem__(self, number: int) -> Record:
     which = self._which(number)
     record = self._opened[which][number - self._firsts[which]]
-    return record._replace(system=self.sources[which].system)
+    return record._replace(system=record.system or self.sources[which].system)
 
   def place(self, number: int) -> str:
     """Returns where a record stands, as error messages name it."""
@@ -97,8 +97,8 @@ def load(data: config.Data, *, answered: bool = True) -> tuple[Mixture, BadRecor
       records of all of them are bad.
   """
   given = listed(data)
-  limits = Limits(data.max_images, answered)
-  opened = [sources.open_source(each.records, each.images, limits) for each in given]
+  allowed = limits(data, answered=answered)
+  opened = [sources.open_source(each.records, each.images, allowed) for each in given]
   tallies = [source.tally for source in opened]
   total = sum(map(len, opened)) + sum(map(len, tallies))
   bad = BadRecords(budget=data.bad_budget, total=total, known=tallies)
@@ -114,6 +114,21 @@ def listed(data: config.Data) -> tuple[config.Source, ...]:
   return data.sources or (config.Source(records=data.records, images=data.images),)
 
 
+def limits(data: config.Data, *, answered: bool) -> Limits:
+  """Returns what the records of the data must keep to.
+
+  Args:
+    data: slots and compat: the original knows no system message.
+    answered: whether a record must hold an answer.
+  """
+  return Limits(data.max_images, answered, system=data.compat != "upstream")
+
+
 def spoken(form: Template, record: Record) -> Template:
-  """Returns the template that a record is written with: with its source's system prompt."""
-  return dataclasses.replace(form, system=record.system) if record.system else form
+  """Returns the template that a record is written with: its own system prompt, or its source's.
+
+  Of captions nothing but the pictures stands in front.
+  """
+  if not record.system or form.caption:
+    return form
+  return dataclasses.replace(form, system=record.system)

@@ -163,16 +163,14 @@ def _dealt(
   return groups
 
 
-def join(samples: Sequence[Row], image_size: int) -> Row:
+def join(samples: Sequence[Row]) -> Row:
   """Puts conversations into one row, in order; without any, the row is empty.
 
   Args:
     samples: rows of one conversation each, their pictures not cut: `whole`.
-    image_size: pixels per side.
   """
-  none = np.zeros((0, image_size, image_size, 3), np.uint8)
   return Row(
-    images=np.concatenate([none, *(s.images for s in samples if len(s.images))]),
+    images=tuple(picture for s in samples for picture in s.images),
     tokens=np.concatenate([np.zeros(0, np.int32), *(s.tokens for s in samples)]),
     loss_mask=np.concatenate([np.zeros(0, bool), *(s.loss_mask for s in samples)]),
     samples=tuple(len(s.tokens) for s in samples),

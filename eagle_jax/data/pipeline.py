@@ -9,22 +9,23 @@ batches are planned it is two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from eagle_jax import config
-from eagle_jax.data import batch, mixture, order, planned, tokenize
+from eagle_jax.data import batch, canvas, image, mixture, order, planned, tokenize
+from eagle_jax.data.batch import HostBatch
 from eagle_jax.data.loader import Elements, Loader
 from eagle_jax.data.mixture import Mixture
 from eagle_jax.data.records import BadRecords
 from eagle_jax.errors import EagleError
-from eagle_jax.types import Batch
 
 
 class Maker(Protocol):
   """A way to make batches from a stream of elements."""
 
-  def __next__(self) -> Batch:
+  def __next__(self) -> HostBatch:
     """Returns the next batch."""
 
   def get_state(self) -> dict[str, Any]:
@@ -37,7 +38,7 @@ class Maker(Protocol):
     """Ends reading ahead; the next batch starts it again."""
 
 
-class BatchIterator(Iterator[Batch]):
+class BatchIterator(Iterator[HostBatch]):
   """Batches of this process without end; the position can be taken and gone back to.
 
   Attributes:
@@ -53,7 +54,7 @@ class BatchIterator(Iterator[Batch]):
     self.sources = found.describe()
     self.bad = bad
 
-  def __next__(self) -> Batch:
+  def __next__(self) -> HostBatch:
     """Returns the next batch.
 
     Raises:
@@ -74,24 +75,21 @@ class BatchIterator(Iterator[Batch]):
     self._maker.close()
 
 
-class PlainBatches(Iterator[Batch]):
+class PlainBatches(Iterator[HostBatch]):
   """Batches of rows in the order in which they come, all of one shape."""
 
   def __init__(
-    self, elements: Elements, data: config.Data, *, rows: int, image_size: int, pad_id: int
+    self, elements: Elements, data: config.Data, *, collate: Callable[..., HostBatch], rows: int
   ):
     """Starts before the first of the elements, which are rows; a batch takes `rows` of them."""
-    self._elements, self._data = elements, data
-    self._rows, self._image_size, self._pad_id = rows, image_size, pad_id
+    self._elements, self._data, self._collate, self._rows = elements, data, collate, rows
 
-  def __next__(self) -> Batch:
+  def __next__(self) -> HostBatch:
     number = self._elements.position // self._rows
-    made = batch.collate(
+    made = self._collate(
       self._elements.take(self._rows),
       lengths=(self._data.max_length,),
       max_images=self._data.max_images,
-      image_size=self._image_size,
-      pad_id=self._pad_id,
     )
     batch.demand_targets(made, f"batch {number} of this process")
     return made
@@ -144,7 +142,12 @@ def make_iterator(
   tokenizer = tokenize.load(data.tokenizer)
   found, bad = mixture.load(data)
   loader = Loader(
-    found, data, tokenizer=tokenizer, image_size=image_size, tokens_per_image=tokens_per_image
+    found,
+    data,
+    tokenizer=tokenizer,
+    image_size=image_size,
+    tokens_per_image=tokens_per_image,
+    load=canvas.load if data.device_resize else image.load,
   )
   make: Any = loader
   if data.group:
@@ -164,10 +167,14 @@ def make_iterator(
     numbers = numbers[process_index::process_count]
   ahead = plan.window if plan else 2 * rows
   elements = Elements(numbers.map(make), workers=data.workers, ahead=ahead, bad=bad)
-  made: dict[str, Any] = {"image_size": image_size, "pad_id": tokenizer.pad_id}
+  collate: Callable[..., HostBatch] = functools.partial(
+    batch.on_canvas if data.device_resize else batch.collate,
+    image_size=image_size,
+    pad_id=tokenizer.pad_id,
+  )
   maker: Maker = (
-    planned.PlannedBatches(elements, loader, plan, **made)
+    planned.PlannedBatches(elements, loader, plan, collate=collate)
     if plan
-    else PlainBatches(elements, data, rows=rows, **made)
+    else PlainBatches(elements, data, collate=collate, rows=rows)
   )
   return BatchIterator(maker, found=found, bad=bad)

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 from eagle_jax import config
 from eagle_jax.data import batch, buckets, pack
-from eagle_jax.data.batch import Row
+from eagle_jax.data.batch import HostBatch, Row
 from eagle_jax.data.loader import Elements, Loader, Sample
 from eagle_jax.data.records import Fault
-from eagle_jax.types import Batch
 
 PACKED_SAMPLES = 1024
 """Samples of a window that are packed together; more would fill rows little better."""
@@ -63,7 +62,7 @@ def packed(data: config.Data, *, rows: int) -> Plan:
   """Returns the plan that puts several conversations into a row.
 
   Args:
-    data: `max_length`, and `max_images` for every `share` rows.
+    data: `row_length`, and `row_images` for every `share` rows.
     rows: of this process in a batch; a process packs its own samples.
   """
 
@@ -72,13 +71,13 @@ def packed(data: config.Data, *, rows: int) -> Plan:
     found = pack.plan(
       [sample.positions for sample in samples],
       [sample.images for sample in samples],
-      length=data.max_length,
-      slots=data.max_images,
+      length=data.row_length,
+      slots=data.row_images,
       share=data.share,
     )
     made = [tuple(samples[n] for n in row) for row in found]
     groups = [tuple(made[n : n + data.share]) for n in range(0, len(made), data.share)]
-    return [Piece(group, data.max_length, data.max_images) for group in groups]
+    return [Piece(group, data.row_length, data.row_images) for group in groups]
 
   return Plan(PACKED_SAMPLES, rows // data.share, make, joins=True, share=data.share)
 
@@ -116,19 +115,19 @@ def bucketed(data: config.Data, *, batch_size: int, process_index: int, process_
   return Plan(batch_size * (1 if data.group else BUCKETED_BATCHES), 1, make, joins=False)
 
 
-class PlannedBatches(Iterator[Batch]):
+class PlannedBatches(Iterator[HostBatch]):
   """Planned batches of this process without end."""
 
   def __init__(
-    self, elements: Elements, loader: Loader, plan: Plan, *, image_size: int, pad_id: int
+    self, elements: Elements, loader: Loader, plan: Plan, *, collate: Callable[..., HostBatch]
   ):
     """Starts before the first window; `elements` are samples."""
     self._elements, self._loader, self._plan = elements, loader, plan
-    self._image_size, self._pad_id = image_size, pad_id
+    self._collate = collate
     self._begins, self._given = 0, 0
     self._pieces: list[Piece] = []
 
-  def __next__(self) -> Batch:
+  def __next__(self) -> HostBatch:
     """Returns the next batch.
 
     Raises:
@@ -136,12 +135,10 @@ class PlannedBatches(Iterator[Batch]):
     """
     place = f"the batch behind sample {self._begins} of this process"
     pieces = [self._piece() for _ in range(self._plan.pieces)]
-    made = batch.collate(
+    made = self._collate(
       self._rows([row for piece in pieces for row in piece.rows]),
       lengths=(pieces[0].length,),
       max_images=pieces[0].slots,
-      image_size=self._image_size,
-      pad_id=self._pad_id,
       share=self._plan.share,
     )
     batch.demand_targets(made, place)
@@ -167,7 +164,7 @@ class PlannedBatches(Iterator[Batch]):
       self._elements.note(tuple(each for each in made if isinstance(each, Fault)))
       good = [each for each in made if isinstance(each, Row)]
       joined = self._plan.joins or not good
-      rows.append(pack.join(good, self._image_size) if joined else good[0])
+      rows.append(pack.join(good) if joined else good[0])
     return rows
 
   def get_state(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eagle_jax import config
-from eagle_jax.data import batch, conversation, image, mixture, sources, tokenize
+from eagle_jax.data import batch, conversation, image, mixture, sources, tokenize, upstream
 from eagle_jax.data.records import BadRecordError, BadRecords, Record, Turn
 from eagle_jax.types import Batch
 
@@ -61,7 +61,7 @@ def row(
     folder = asked.record.folder or data.images
     pictures = image.load(asked.record.images, data, image_size, folder=folder)
     form = mixture.spoken(conversation.template(data.template), asked.record)
-    encoded = tokenize.prompt(tokenizer, form, asked.turns)
+    encoded = upstream.prompter(data.compat, form)(tokenizer, form, asked.turns)
   except BadRecordError as bad:
     raise BadRecordError(bad.reason, f"{asked.record.place}: {bad.detail}") from None
   return batch.row(encoded, pictures, tokens_per_image=tokens_per_image)
@@ -80,7 +80,7 @@ def prompt_batch(
 
   Args:
     asked: B questions.
-    data: folder, template, aspect, picture slots.
+    data: folder, template, compat, aspect, picture slots.
     tokenizer: the vocabulary.
     image_size: pixels per side.
     tokens_per_image: N.

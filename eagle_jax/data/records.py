@@ -2,7 +2,8 @@
 
 The lingua franca is LLaVA's object: `{"id": …, "image": "a.jpg" or ["a.jpg", …],
 "conversations": [{"from": "human", "value": "<image>\\nquestion"}, {"from": "gpt",
-"value": "answer"}, …]}`. Where records lie is the business of `eagle_jax.data.sources`.
+"value": "answer"}, …]}`. A first turn from "system" is the record's own system prompt. Where
+records lie is the business of `eagle_jax.data.sources`.
 
 Nothing is repaired but what EAGLE's own data needs: a leading answer is dropped, and a
 record with one picture and no placeholder gets one in front of its first question.
@@ -24,6 +25,7 @@ from eagle_jax.registry import nearest
 
 IMAGE = "<image>"  # stands for one picture in a message
 ROLES = ("human", "gpt")
+SYSTEM = "system"  # who speaks in a first turn that says what answers are to be like
 MAX_JSON = 4 << 20
 """Bytes of one record without its pictures; a thousand times what fills a row."""
 _SHOWN = 5  # bad records named in full when a run stops
@@ -69,7 +71,8 @@ class Record(NamedTuple):
     file: where the record was read.
     line: line, item or row in it, from 1.
     folder: what the names are relative to.
-    system: replaces the template's system prompt; empty leaves it.
+    system: the record's own system prompt, or its source's, in plain words; empty leaves
+      the template's.
   """
 
   id: str
@@ -92,10 +95,12 @@ class Limits(NamedTuple):
   Attributes:
     max_images: more pictures than this make a record bad.
     answered: whether a record must hold an answer, as one to be trained on must.
+    system: whether a record may have a system prompt of its own.
   """
 
   max_images: int
   answered: bool = True
+  system: bool = True
 
 
 class Tally:
@@ -190,13 +195,13 @@ def parse(entry: Any, file: str, line: int) -> Record:
     line: its line or item, from 1.
 
   Raises:
-    BadRecordError: if a type or role is wrong, there is no turn, turns do not alternate, or
-      placeholders and pictures differ in number.
+    BadRecordError: if a type or role is wrong, there is no turn, turns do not alternate, a
+      system message is not the first, or placeholders and pictures differ in number.
   """
   if not isinstance(entry, Mapping):
     raise BadRecordError("wrong type", f"a record is an object, this is {_short(entry)}")
   images = _images(entry.get("image"))
-  turns = _turns(entry.get("conversations"))
+  system, turns = _turns(entry.get("conversations"))
   if len(images) == 1 and not any(IMAGE in turn.text for turn in turns):
     turns = (Turn("human", f"{IMAGE}\n{turns[0].text}"), *turns[1:])
   placeholders = sum(turn.text.count(IMAGE) for turn in turns)
@@ -207,7 +212,13 @@ def parse(entry: Any, file: str, line: int) -> Record:
     )
   if any(IMAGE in turn.text for turn in turns if turn.role == "gpt"):
     raise BadRecordError(f"{IMAGE} in an answer", "only a human turn may hold a picture")
-  return Record(str(entry.get("id", line)), images, turns, file, line)
+  return Record(str(entry.get("id", line)), images, turns, file, line, system=system)
+
+
+def conversations(record: Record) -> list[dict[str, str]]:
+  """Returns the turns as LLaVA's object has them, a system prompt as the first."""
+  system = [Turn(SYSTEM, record.system)] if record.system else []
+  return [{"from": turn.role, "value": turn.text} for turn in (*system, *record.turns)]
 
 
 def safe_join(folder: str, name: str) -> str:
@@ -257,11 +268,14 @@ def _images(value: Any) -> tuple[str, ...]:
   return tuple(names)
 
 
-def _turns(value: Any) -> tuple[Turn, ...]:
-  """Returns the turns of a record's 'conversations' field, from the first human one on."""
+def _turns(value: Any) -> tuple[str, tuple[Turn, ...]]:
+  """Returns the system prompt of 'conversations', and its turns from the first human one on."""
   if value is not None and not isinstance(value, list):
     raise BadRecordError("wrong type", f"'conversations' is a list, not {_short(value)}")
   turns = [_turn(entry) for entry in value or []]
+  system = turns.pop(0).text if turns and turns[0].role == SYSTEM else ""
+  if any(turn.role == SYSTEM for turn in turns) or IMAGE in system:
+    raise BadRecordError("system message", f"only the first may be one, and none holds {IMAGE}")
   if turns and turns[0].role == "gpt":
     turns = turns[1:]
   if not turns:
@@ -269,7 +283,7 @@ def _turns(value: Any) -> tuple[Turn, ...]:
   for number, turn in enumerate(turns):
     if turn.role != ROLES[number % 2]:
       raise BadRecordError("turns do not alternate", f"turn {number + 1} is {turn.role}'s again")
-  return tuple(turns)
+  return system, tuple(turns)
 
 
 def _turn(entry: Any) -> Turn:
@@ -277,10 +291,10 @@ def _turn(entry: Any) -> Turn:
   if not isinstance(entry, dict):
     raise BadRecordError("wrong type", f"a turn is an object, not {_short(entry)}")
   role, text = entry.get("from"), entry.get("value")
-  if role not in ROLES:
-    raise BadRecordError(
-      "unknown role", f"{_short(role)}{nearest(str(role)[:60], ROLES)}, known: human, gpt"
-    )
+  known = (*ROLES, SYSTEM)
+  if role not in known:
+    hint = nearest(str(role)[:60], known)
+    raise BadRecordError("unknown role", f"{_short(role)}{hint}, known: {', '.join(known)}")
   if not isinstance(text, str):
     raise BadRecordError("wrong type", f"'value' of a turn is text, not {_short(text)}")
   if not text.isascii():
@@ -300,6 +314,8 @@ def demand(record: Record, limits: Limits) -> None:
   """
   if limits.answered and not any(turn.role == "gpt" for turn in record.turns):
     raise BadRecordError("no answer", "there is no gpt turn to learn from")
+  if record.system and not limits.system:
+    raise BadRecordError("system message", 'the original, data.compat "upstream", knows none')
   if len(record.images) > limits.max_images:
     raise BadRecordError(
       "too many images", f"{len(record.images)} images, data.max_images is {limits.max_images}"

@@ -1,13 +1,16 @@
 """What a source holds: its bad records by reason, its lengths, how well it packs.
 
 Every record is read by the functions that training reads it with, and only numbers are
-kept of it: memory grows with how many different lengths there are, not with the records.
+kept of it: memory grows with how many different lengths there are, and by eight bytes for the
+id of each record.
 """
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,7 @@ from eagle_jax import config
 from eagle_jax.data import batch, conversation, image, mixture, pack, sources, tokenize, upstream
 from eagle_jax.data.mixture import Mixture
 from eagle_jax.data.planned import PACKED_SAMPLES
-from eagle_jax.data.records import BadRecordError, Fault, Limits, Record, Tally
+from eagle_jax.data.records import BadRecordError, Fault, Record, Tally
 from eagle_jax.data.tokenize import Tokenizer
 from eagle_jax.types import PLACEHOLDER
 
@@ -39,6 +42,7 @@ class Seen(NamedTuple):
     kept: positions in front of the cut, as a packed row takes them.
     pictures: pictures in front of the cut.
     targets: supervised tokens in front of the cut.
+    name: 64 bits that stand for its id.
   """
 
   turns: int
@@ -47,6 +51,7 @@ class Seen(NamedTuple):
   kept: int = 0
   pictures: int = 0
   targets: int = 0
+  name: int = 0
 
 
 class Reader:
@@ -83,7 +88,8 @@ class Reader:
     if self._decode:
       for each in record.images:  # one at a time: a record may have many
         image.load([each], self._data, self._image_size, folder=record.folder)
-    counted = Seen(len(record.turns), len(record.images))
+    name = hashlib.blake2b(record.id.encode(errors="surrogatepass"), digest_size=8).digest()
+    counted = Seen(len(record.turns), len(record.images), name=int.from_bytes(name))
     return self._measured(self._tokenizer, record, counted) if self._tokenizer else counted
 
   def _measured(self, tokenizer: Tokenizer, record: Record, counted: Seen) -> Seen:
@@ -134,6 +140,7 @@ class Summary:
   rows: int = 0
   filled: int = 0
   _window: list[Seen] = dataclasses.field(default_factory=list)
+  _names: array.array[int] = dataclasses.field(default_factory=lambda: array.array("Q"))
 
   @property
   def good(self) -> int:
@@ -141,14 +148,20 @@ class Summary:
     return self.turns.total()
 
   @property
+  def duplicates(self) -> int:
+    """How many good records have the id of one before them; two ids in 2⁶⁴ are taken for one."""
+    return len(self._names) - len(np.unique(np.asarray(self._names)))
+
+  @property
   def fill(self) -> float:
     """Share of packed rows' positions that content takes, in [0, 1]."""
-    return self.filled / max(1, self.rows * self.data.max_length)
+    return self.filled / max(1, self.rows * self.data.row_length)
 
   def add(self, seen: Seen) -> None:
     """Counts a good record."""
     self.turns[seen.turns] += 1
     self.images[seen.images] += 1
+    self._names.append(seen.name)
     if not seen.positions:
       return
     self.positions[seen.positions] += 1
@@ -165,8 +178,8 @@ class Summary:
       pack.plan(
         [seen.kept for seen in self._window],
         [seen.pictures for seen in self._window],
-        length=self.data.max_length,
-        slots=self.data.max_images,
+        length=self.data.row_length,
+        slots=self.data.row_images,
         share=self.data.share,
       )
     )
@@ -193,7 +206,8 @@ def survey(
     EagleError: if a source cannot be opened. Bad records are counted, however many.
   """
   for each in mixture.listed(data):
-    opened = sources.open_source(each.records, each.images, Limits(data.max_images, answered))
+    allowed = mixture.limits(data, answered=answered)
+    opened = sources.open_source(each.records, each.images, allowed)
     summary = Summary(each, data, tally=opened.tally)
     found = Mixture([opened], [each])
     for number, seen in enumerate(_read(found, reader)):

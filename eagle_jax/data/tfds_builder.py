@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from eagle_jax import config
-from eagle_jax.data import build, sources
+from eagle_jax.data import build, records, sources
 from eagle_jax.data.records import BadRecordError, BadRecords, Fault
 from eagle_jax.errors import EagleError
 
@@ -69,7 +69,7 @@ class EagleRecords(tfds.core.GeneratorBasedBuilder):
         bad.note(Fault(opened.place(number), error.reason, error.detail))
         bad.check()
         continue
-      turns = [{"from": turn.role, "value": turn.text} for turn in record.turns]
+      turns = records.conversations(record)
       yield number, {"id": record.id, "conversations": turns, "images": images}
 
 

@@ -43,6 +43,13 @@ class Encoder(Protocol):
     """Encodes the turns of a record to train on; max_length is that of the row, in tokens."""
 
 
+class Prompter(Protocol):
+  """A way of turning a conversation that asks for an answer into ids."""
+
+  def __call__(self, tokenizer: Tokenizer, form: Template, turns: Sequence[Turn]) -> Encoded:
+    """Encodes turns of which the last one is human."""
+
+
 class Labelled(NamedTuple):
   """A conversation as the original's data set returns it, before batches are formed.
 
@@ -150,6 +157,28 @@ def conversation(
   return Encoded(row.ids[row.attention], row.supervised[row.attention])
 
 
+def prompt(tokenizer: Tokenizer, form: Template, turns: Sequence[Turn]) -> Encoded:
+  """Encodes a conversation as the original's evaluation asks for an answer to it.
+
+  Placeholders stay where the text has them, other than in training. Ids that equal the
+  padding's are left out, for the mask that the evaluation makes hides them.
+
+  Source: EAGLE, the adapter of its lmms-eval.
+
+  Raises:
+    BadRecordError: if a caption template meets more than a picture.
+  """
+  ids = np.array(chunked(tokenizer, written(form, turns, ask=True)), np.int32)
+  ids = ids[ids != pad_id(tokenizer)]
+  return Encoded(ids, np.zeros(len(ids), bool))
+
+
+def prompter(compat: str, form: Template) -> Prompter:
+  """Returns the way of asking that goes with `encoder`, which is asked for errors."""
+  encoder(compat, form)
+  return PROMPTERS[compat]
+
+
 def labelled(
   tokenizer: Tokenizer,
   form: Template,
@@ -221,17 +250,17 @@ def written(form: Template, turns: Sequence[Turn], *, ask: bool = False) -> str:
   Args:
     form: the template.
     turns: alternate, the first one human.
-    ask: ends with the cue for an answer, as a prompt does.
+    ask: ends with the cue for an answer, as a prompt does; the last turn is then human.
 
   Raises:
     BadRecordError: if a caption template meets more than a picture and its caption.
   """
   if form.caption:
-    demand_caption(turns)
-    return IMAGE + turns[1].text + form.end
+    demand_caption(turns, ask=ask)
+    return IMAGE + ("" if ask else turns[1].text + form.end)
   openings = {"human": form.question[0], "gpt": form.cue + form.lead}
   endings = {"human": form.question[1], "gpt": form.end}
-  text = form.system
+  text = form.system.join(form.frame) if form.system else ""
   for role, message in (*turns, *([Turn("gpt", "")] if ask else [])):
     opening = openings[role]
     text += opening + message + endings[role] if message else opening.removesuffix(form.lead)
@@ -292,6 +321,8 @@ def _constructive(
 
 ENCODERS: dict[str, Encoder] = {"": _constructive, "upstream": conversation}
 """What `data.compat` may be."""
+PROMPTERS: dict[str, Prompter] = {"": tokenize.prompt, "upstream": prompt}
+"""The same names, for prompts."""
 
 
 def _counted(

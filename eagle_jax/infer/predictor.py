@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eagle_jax import config
-from eagle_jax.data import batch, conversation, image, questions, tokenize
+from eagle_jax.data import batch, conversation, image, questions, tokenize, upstream
 from eagle_jax.data.records import IMAGE, Turn
 from eagle_jax.errors import EagleError
 from eagle_jax.infer.generate import Limits, Prompt, generate
@@ -65,12 +65,12 @@ class Predictor:
       eagle: the module; its dtype is that of the answers' computation.
       params: its whole tree, vision/…, projector/…, language/…, as trained.
       tokenizer: the vocabulary the model was trained with.
-      data: template, aspect and folder of the pictures.
+      data: template, compat, aspect and folder of the pictures.
       settings: how answers are made.
 
     Raises:
-      EagleError: if the settings contradict the model, or the tokenizer has more ids than
-        the model has rows.
+      EagleError: if the settings contradict the model, the tokenizer has more ids than the
+        model has rows, or template and `data.compat` do not go together.
     """
     self.settings = settings or Settings()
     self._eagle, self._tokenizer, self._data = eagle, tokenizer, data
@@ -87,6 +87,7 @@ class Predictor:
     self._speaking = jax.tree.map(jnp.asarray, unstack(language))
     self._model = Llama(size, eagle.dtype, stacked=False)
     self._form = conversation.template(data.template)
+    self._prompt = upstream.prompter(data.compat, self._form)
     self._ends = tokenize.stop_ids(tokenizer, self._form)
     self._lengths = ladder(size.max_positions - self.settings.max_new_tokens)
     self._drawn = 0  # batches answered, so that each draws from a key of its own
@@ -115,7 +116,7 @@ class Predictor:
     side = self._eagle.size.image_size
     if IMAGE not in text:
       text = f"{IMAGE}\n" * len(pictures) + text
-    encoded = tokenize.prompt(self._tokenizer, self._form, (Turn("human", text),))
+    encoded = self._prompt(self._tokenizer, self._form, (Turn("human", text),))
     made = [image.preprocess(image.to_rgb(each), side, self._data.aspect) for each in pictures]
     stacked = np.stack(made) if made else np.zeros((0, side, side, 3), np.uint8)
     row = batch.row(encoded, stacked, tokens_per_image=self._eagle.size.image_tokens)

@@ -19,15 +19,15 @@ from eagle_jax import checkpoint, config
 from eagle_jax.data import ahead, pipeline, tokenize
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
-from eagle_jax.sharding.mesh import make_mesh, place_batch
-from eagle_jax.train import metrics, optimizer, origins, stages, state, step
+from eagle_jax.sharding.mesh import make_mesh
+from eagle_jax.train import metrics, optimizer, origins, placing, stages, state, step
 from eagle_jax.types import Batch
 
 CONFIG_FILE, PARAMETERS_FILE = "config.json", "parameters.json"
 STARTED_FILE, SOURCES_FILE = "started_from.json", "sources.jsonl"
 MAY_CHANGE = (
   *("mesh", "checkpoints", "log_every"),
-  *("data.workers", "data.prefetch", "data.bad_budget"),
+  *("data.workers", "data.prefetch", "data.bad_budget", "data.device_resize"),
 )
 """Fields that may differ when a run goes on; any other change would be another run."""
 MIXTURE = ("data.records", "data.images", "data.sources")
@@ -91,7 +91,7 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
       _note_sources(ready, done, stream.sources)
       meta = describe(ready, begun_with)
       batches: ahead.Ahead[Batch] = ahead.Ahead(
-        stream, lambda batch: place_batch(batch, ready.mesh), depth=experiment.data.prefetch
+        stream, placing.Placer(ready.mesh), depth=experiment.data.prefetch
       )
       with contextlib.closing(batches):
         loss = train(ready, current, done, checkpoints=checkpoints, batches=batches, meta=meta)

@@ -100,7 +100,7 @@ def of_missing(rng):
 def of_roles(rng):
   role = ("humen", "system", "", "\0", "x" * 10000, "GPT")[rng.integers(6)]
   turns = [{"from": "human", "value": "<image>"}, {"from": role, "value": "x"}]
-  return record(conversations=turns), "unknown role"
+  return record(conversations=turns), "system message" if role == "system" else "unknown role"
 
 
 def of_counts(rng):

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from eagle_jax.data import batch, image
+from eagle_jax.data import batch, canvas, image
 from eagle_jax.data.batch import Row
 from eagle_jax.data.tokenize import Encoded
 from eagle_jax.errors import EagleError
@@ -117,6 +118,31 @@ def test_types_and_unused_slots():
 
 def test_without_picture_slots_there_are_no_pictures():
   assert collate([row([1, 2])], max_images=0).images.shape == (1, 0, 2, 2, 3)
+
+
+def test_drawn_pictures_stand_on_a_canvas_in_the_order_of_their_slots():
+  def rows(*counts):
+    return [row([1, *[P] * n], levels=range(first, first + n)) for first, n in counts]
+
+  def drawn(squares):
+    pictures = [canvas.draw(Image.fromarray(p), 2, "pad") for p in squares.images]
+    return squares._replace(images=tuple(pictures))
+
+  options = {"lengths": (8,), "max_images": 3, "image_size": 2, "pad_id": 9, "share": 2}
+  given = rows((10, 1), (20, 2), (30, 0), (40, 1))
+  want = batch.collate(given, **options)
+  made = batch.on_canvas([drawn(each) for each in given], **options)
+  for name in ("tokens", "valid", "loss_mask", "positions"):
+    np.testing.assert_array_equal(getattr(made.batch, name), getattr(want, name))
+  assert made.batch.images.shape == (2, 0, 2, 2, 3)
+  assert made.canvas.pixels.shape == (6, 512, 512, 3)
+  used = [0, 1, 2, 3]  # then the group's unused slots
+  assert made.canvas.pixels[used, 1, 1, 0].tolist() == [10, 20, 21, 40]
+  assert made.canvas.pixels[4:, 0, 0].tolist() == [list(image.MEAN_COLOUR)] * 2
+  with pytest.raises(EagleError, match="2 rows have 3 images, they share 2 slots"):
+    batch.on_canvas([drawn(each) for each in given], **{**options, "max_images": 2})
+  alone = batch.on_canvas(rows((0, 0), (0, 0)), **{**options, "max_images": 0})
+  assert alone.images.shape == (1, 0, 2, 2, 3)
 
 
 def test_the_shortest_fitting_length_is_taken():

@@ -60,7 +60,10 @@ def test_canvases_have_few_shapes_and_pictures_stand_at_their_corner():
   for pixels, picture in zip(made.pixels, pictures, strict=True):
     h, w, _ = picture.shape
     np.testing.assert_array_equal(pixels[:h, :w], picture)
-    assert pixels.sum() == picture.sum(dtype=np.int64)
+  for axis, lengths in ((made.rows, (100, 600)), (made.columns, (513, 20))):
+    for first, taps, length in zip(axis.first, axis.taps, lengths, strict=True):
+      pixel = first[:, None] + np.arange(taps.shape[1])
+      assert not taps[(pixel < 0) | (pixel >= length)].any()  # what lies beside has no weight
   # As many weights for every batch of the shape, whatever its pictures.
   assert made.rows.taps.shape == (2, 64, canvas.num_taps(640, 64))
   small = canvas.stack([canvas.draw(Image.fromarray(noise(513, 10)), 64, "pad")])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from eagle_jax.data import conversation
@@ -147,6 +149,28 @@ def test_several_placeholders_stay_in_order_in_their_places():
   ]
 
 
+@pytest.mark.parametrize(
+  ("name", "want"),
+  [
+    ("v1", "<s>Be kind.</s> USER: "),
+    ("brief", "<s>Be kind.</s> USER: "),
+    (
+      "llama3",
+      "<s><|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.</s><|eot_id|>"
+      "<|start_header_id|>user<|end_header_id|>\n\n",
+    ),
+    ("yi_34b_chatml_direct", "<|im_start|>system\nBe kind.</s><|im_end|><|im_start|>user\n"),
+    ("smollm2_brief", "<|im_start|>system\nBe kind.</s><|im_end|>\n<|im_start|>user\n"),
+  ],
+)
+def test_a_system_prompt_stands_in_the_templates_frame_and_is_plain_text(name, want):
+  form = dataclasses.replace(template(name), system="Be kind.</s>")
+  spans = render(form, TURNS)
+  assert written(spans).startswith(want)
+  assert Span("</s>", "special", False) not in spans[:8]
+  assert targets(spans) == targets(render(template(name), TURNS))
+
+
 def test_an_unknown_template_names_the_nearest():
   with pytest.raises(EagleError, match="did you mean 'vicuna_v1'"):
     template("vicuna")
@@ -154,5 +178,5 @@ def test_an_unknown_template_names_the_nearest():
 
 def test_every_template_uses_its_special_tokens():
   for form in conversation.TEMPLATES.values():
-    text = form.system + "".join(form.question) + form.cue + form.end
+    text = "".join((*form.frame, *form.question)) + form.cue + form.end
     assert all(name in text for name in form.specials)

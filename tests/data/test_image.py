@@ -1,5 +1,9 @@
 import io
+import os
+import pathlib
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,6 +13,7 @@ from PIL import Image
 from eagle_jax import config
 from eagle_jax.data import image
 from eagle_jax.data.records import BadRecordError
+from tests.data.hostile import chunk
 
 
 def noise(height, width, channels=3, seed=0):
@@ -52,17 +57,105 @@ def test_a_transparent_palette_colour_is_white(tmp_path):
   assert got[0].tolist() == [[255, 255, 255], [200, 10, 20]]
 
 
+MODES = ("RGB", "RGBA", "LA", "P", "CMYK", "L", "1", "I", "I;16", "I;16B", "YCbCr")
+
+
+def of_mode(mode):
+  """Noise of 23 by 17 pixels."""
+  if mode in ("I", "I;16", "I;16B"):
+    levels = noise(17, 23).astype(np.uint16)[..., 0] * 251
+    dtype = {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+    return Image.frombytes(mode, (23, 17), levels.astype(dtype).tobytes())
+  picture = Image.fromarray(noise(17, 23, 4)).convert(mode)
+  if mode in ("P", "RGB"):
+    picture.info["transparency"] = 5 if mode == "P" else tuple(noise(17, 23, 4)[3, 3, :3].tolist())
+  return picture
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("most", [10**9, 300])  # the second is shrunk first where it is padded
+def test_strips_make_the_bytes_that_all_at_once_would(monkeypatch, mode, most):
+  picture = of_mode(mode)
+  monkeypatch.setattr(image, "MAX_PIXELS", most)
+  monkeypatch.setattr(image, "_THIN_SIDE", 9)
+  ways = [
+    lambda: np.asarray(image.to_rgb(picture)),
+    lambda: image.preprocess(picture, 11, "pad"),
+    lambda: image.preprocess(image.to_rgb(picture), 11, "pad"),
+    lambda: image.preprocess(picture, 11, "square"),
+  ]
+  whole = [way() for way in ways]
+  np.testing.assert_array_equal(whole[1], whole[2])
+  monkeypatch.setattr(image, "_WHOLE", 0)
+  for pixels in (1, 70):
+    monkeypatch.setattr(image, "_STRIP", pixels)
+    for way, want in zip(ways, whole, strict=True):
+      np.testing.assert_array_equal(way(), want)
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_strips_make_the_picture_that_all_at_once_would(monkeypatch, mode):
-  picture = Image.fromarray(noise(23, 7, 4)).convert(mode)
-  if mode == "P":
-    picture.info["transparency"] = 5
-  want = np.asarray(image.to_rgb(picture))
-  monkeypatch.setattr(image, "_STRIP", 30)
-  np.testing.assert_array_equal(np.asarray(image.to_rgb(picture)), want)
+def test_transparency_is_pillows_own_composition(mode):
+  picture = of_mode(mode)
   white = Image.new("RGBA", picture.size, "white")
-  whole = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-  np.testing.assert_array_equal(np.asarray(whole), want)
+  want = np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB"))
+  np.testing.assert_array_equal(np.asarray(image.to_rgb(picture)), want)
+
+
+GROWTH = """
+import pathlib, sys
+from eagle_jax.data import image
+from tests.data import watched
+small, large, side, aspect = *map(pathlib.Path, sys.argv[1:3]), int(sys.argv[3]), sys.argv[4]
+for file in (small, large):
+  data = file.read_bytes()
+  before, _ = watched.memory()
+  for picture in image.decoded([data], ""):
+    image.preprocess(picture, side, aspect)
+print(watched.memory()[1] - before)
+"""
+
+
+def blank_png(path, kind, side):
+  """Writes a square PNG of zeros of a colour type, bytes per pixel and depth."""
+  colour, size, depth = kind
+  stream = zlib.compressobj(1)
+  rows = [stream.compress(bytes(1 + side * size)) for _ in range(side)]
+  header = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+  pixels = chunk(b"IDAT", b"".join([*rows, stream.flush()]))
+  path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b""))
+
+
+def growth(tmp_path, kind, side, aspect):
+  """Bytes by which a process grows that makes a picture of `side` squared square."""
+  blank_png(tmp_path / "small.png", kind, 50)
+  blank_png(tmp_path / "large.png", kind, side)
+  files = [str(tmp_path / name) for name in ("small.png", "large.png")]
+  told = subprocess.run(
+    [sys.executable, "-c", GROWTH, *files, "1024", aspect],
+    check=True,
+    capture_output=True,
+    text=True,
+    cwd=pathlib.Path(__file__).parents[2],
+  )
+  return int(told.stdout)
+
+
+DEEP = {"RGB": ((2, 3, 8), 4), "RGBA": ((6, 4, 8), 4), "16 bits": ((0, 2, 16), 2)}
+"""PNG's kind, and Pillow's bytes for a pixel of it."""
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "16 bits"])
+def test_a_large_picture_is_held_once(tmp_path, mode):
+  kind, held = DEEP[mode]
+  side = 3500
+  assert growth(tmp_path, kind, side, "pad") < held * side**2 + 30e6  # of 98 or 49 MB
+
+
+@pytest.mark.skipif(not os.environ.get("EAGLE_FULL"), reason="decodes 64 million pixels")
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+@pytest.mark.parametrize("mode", DEEP)
+def test_full_the_largest_pictures_stay_in_bounds(tmp_path, mode, aspect):
+  assert growth(tmp_path, DEEP[mode][0], 8000, aspect) < 300e6
 
 
 def test_sixteen_bit_greys_keep_their_upper_byte(tmp_path):

@@ -50,6 +50,12 @@ def test_a_bad_picture_is_found_when_it_is_read(dataset):
   assert made(0).faults == (fault,)
 
 
+def test_what_has_no_device_gets_squares_whatever_the_data_says(dataset):
+  data = dataset(1)
+  plain, given = make(data).read(0), make(data, device_resize=True).read(0)
+  np.testing.assert_array_equal(given.images, plain.images)
+
+
 def test_upstreams_masks_are_asked_for_by_name(dataset):
   data = dataset(1, template="v1", max_length=128)
   plain, theirs = make(data).read(0), make(data, compat="upstream").read(0)
@@ -70,7 +76,7 @@ def test_upstreams_cut_may_take_a_picture_along(dataset):
 def test_a_sources_system_prompt_is_written(dataset, tokenizer):
   data = dataset(1, template="v1", max_length=256)
   given = mixture.listed(data)[0]
-  told = dataclasses.replace(given, system="Which digit is this? ")
+  told = dataclasses.replace(given, system="Which digit is this?")
   row = make(data, records="", images="", sources=(told,)).read(0)
   text = tokenizer.decode(row.tokens[row.tokens != PLACEHOLDER].tolist())
   assert text.startswith("Which digit is this? USER: ")

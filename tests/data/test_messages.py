@@ -38,12 +38,21 @@ def test_the_other_form_is_read_as_ever():
   assert messages.parse({"conversations": turns}, "f", 1).turns[1] == Turn("gpt", "Ho")
 
 
+def test_a_first_message_may_be_the_systems():
+  record = parse(said("system", "Be kind."), said("user", "Hi"), said("assistant", "Ho"))
+  assert record.system == "Be kind."
+  assert record.turns == (Turn("human", "Hi"), Turn("gpt", "Ho"))
+
+
 @pytest.mark.parametrize(
   ("given", "fields", "reason"),
   [
-    ([said("system", "Be kind."), said("user", "Hi")], {}, "system message"),
+    ([said("user", "Hi"), said("system", "Be kind.")], {}, "system message"),
+    ([said("system", [{"type": "image"}]), said("user", "Hi")], {}, "system message"),
+    ([said("system", None), said("user", "Hi")], {}, "wrong type"),
     ([said("usr", "Hi")], {}, "unknown role"),
     ([said(None, "Hi")], {}, "unknown role"),
+    ([said(["user"], "Hi")], {}, "unknown role"),
     (["Hi"], {}, "wrong type"),
     ([said("user", None)], {}, "wrong type"),
     ([said("user", [{"type": "audio"}])], {}, "unknown content"),

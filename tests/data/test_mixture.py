@@ -30,10 +30,10 @@ def load(*given, **fields):
 
 
 def test_records_are_numbered_through_and_know_their_source(text):
-  found, bad = load(text("a", 3, bad=1), text("b", 2, system="Be brief. "), bad_budget=0.2)
+  found, bad = load(text("a", 3, bad=1), text("b", 2, system="Be brief."), bad_budget=0.2)
   assert len(found) == found.epoch == 5
   assert [found[n].id for n in range(5)] == ["a0", "a1", "a2", "b0", "b1"]
-  assert [found[n].system for n in (2, 3)] == ["", "Be brief. "]
+  assert [found[n].system for n in (2, 3)] == ["", "Be brief."]
   assert pathlib.Path(found.place(4)).name == "b.json:2"
   assert list(found.following(1)) == [1, 2, 0]
   assert list(found.following(3)) == [3, 4]
@@ -78,8 +78,26 @@ def test_a_system_prompt_takes_the_place_of_the_templates():
   form = conversation.template("v1")
   plain = Record("", (), (), "f", 1)
   assert mixture.spoken(form, plain) is form
-  other = mixture.spoken(form, plain._replace(system="Answer. "))
-  assert other == dataclasses.replace(form, system="Answer. ")
+  own = plain._replace(system="Answer.")
+  assert mixture.spoken(form, own) == dataclasses.replace(form, system="Answer.")
+  caption = conversation.template("plain")
+  assert mixture.spoken(caption, own) is caption
+
+
+def test_a_records_own_system_prompt_comes_before_its_sources(tmp_path):
+  turns = record("", "", "x", "What?")["conversations"]
+  rows = [
+    {"conversations": [{"from": "system", "value": "Own."}, *turns]},
+    {"conversations": turns},
+  ]
+  path = tmp_path / "a.json"
+  path.write_text(json.dumps(rows))
+  given = config.Source(records=str(path), system="The source's.")
+  found, _ = load(given)
+  assert [found[n].system for n in range(2)] == ["Own.", "The source's."]
+  found, bad = load(given, compat="upstream", bad_budget=0.5)
+  assert [found[n].system for n in range(len(found))] == ["The source's."]
+  assert bad.by_reason == {"system message": 1}
 
 
 def test_formats_are_told_by_name_and_refused_with_the_nearest(tmp_path):

@@ -168,7 +168,7 @@ def test_a_mixture_is_the_same_for_any_number_of_workers_and_batches_ahead(datas
   one = config.Source(records=data.records, images=data.images, weight=3.0)
   built = build.Wanted(one, Limits(1), budget=0.2, shard_bytes=1000)
   build.build(built, str(tmp_path / "shards"))
-  two = config.Source(records=str(tmp_path / "shards"), weight=1.0, system="Which? ")
+  two = config.Source(records=str(tmp_path / "shards"), weight=1.0, system="Which?")
   mixed = dataclasses.replace(data, records="", images="", sources=(one, two))
   want = take(stream(mixed), 6)
   for workers, depth in ((0, 3), (1, 0), (2, 2)):

@@ -103,6 +103,17 @@ def test_planned_batches_go_on_where_they_stood(mixed, fields, before):
   equal(next(fresh), want[0])
 
 
+def test_packed_rows_may_be_longer_than_a_conversation(mixed):
+  data = mixed(pack=True, max_length=24)
+  longer = dataclasses.replace(data, pack_length=96, pack_images=3)
+  short, long = (take(stream(each, batch_size=1), 4) for each in (data, longer))
+  assert long[0].tokens.shape == (1, 96)
+  assert long[0].images.shape == (1, 3, 8, 8, 3)
+  kept = [set(np.bincount(batch.segments[0])[1:]) for batch in (*short, *long)]
+  assert max(map(max, kept)) == 24  # where every conversation is cut, in both
+  assert max(batch.segments.max() for batch in long) >= 4
+
+
 def test_rows_may_share_their_slots(mixed):
   batches = take(stream(mixed(pack=True, share=2, max_images=2)), 4)
   assert all(batch.images.shape == (2, 2, 8, 8, 3) for batch in batches)

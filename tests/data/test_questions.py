@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eagle_jax.data import questions, tokenize
+from eagle_jax.data import questions, tokenize, upstream
 from eagle_jax.data.conversation import template
 from eagle_jax.data.records import BadRecordError, Turn
 from eagle_jax.errors import EagleError
@@ -47,6 +47,21 @@ def test_prompts_are_left_padded_and_ask(dataset, tokenizer):
   assert made.images.shape == (2, 1, 8, 8, 3)
   fixed = questions.prompt_batch(found, data, tokenizer, lengths=(48,), **SIZES)
   assert fixed.tokens.shape == (2, 48)
+
+
+def test_prompts_follow_compat_and_the_records_system_prompt(dataset, tokenizer):
+  asked = talk("Is it <unk>?")
+  told = [{"from": "system", "value": "Be kind."}, *asked["conversations"]]
+  entries = [asked, {**asked, "conversations": told}]
+  data = dataset(0, entries=entries, template="v1")
+  (plain, kind), _ = questions.load(data)
+  theirs = dataclasses.replace(data, compat="upstream")
+  got = questions.row(plain, theirs, tokenizer, **SIZES).tokens
+  want = upstream.prompt(tokenizer, template("v1"), plain.turns).ids
+  np.testing.assert_array_equal(got, want)
+  assert len(questions.row(plain, data, tokenizer, **SIZES).tokens) > len(got)
+  text = tokenizer.decode(questions.row(kind, data, tokenizer, **SIZES).tokens.tolist())
+  assert text == "Be kind. USER: Is it <unk>? ASSISTANT:"
 
 
 def test_a_prompt_that_does_not_fit_is_an_error(dataset, tokenizer):

@@ -8,6 +8,7 @@ from eagle_jax.errors import EagleError
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
 GPT = {"from": "gpt", "value": "A dog."}
+SYSTEM = {"from": "system", "value": "Be kind."}
 
 
 def parse(**fields):
@@ -54,6 +55,22 @@ def test_a_leading_answer_is_dropped_before_the_placeholder_is_put_in():
   assert record.turns == (Turn("human", "<image>\nWhat?"), Turn("gpt", "A dog."))
 
 
+def test_a_first_turn_may_be_the_systems():
+  record = parse(conversations=[SYSTEM, GPT, {**HUMAN, "value": "What?"}, GPT])
+  assert record.system == "Be kind."
+  assert record.turns == (Turn("human", "<image>\nWhat?"), Turn("gpt", "A dog."))
+  assert records.conversations(record) == [SYSTEM, {**HUMAN, "value": "<image>\nWhat?"}, GPT]
+  assert records.conversations(parse()) == [HUMAN, GPT]
+
+
+def test_a_system_prompt_may_be_unwelcome(folder):
+  record = parse(conversations=[SYSTEM, HUMAN, GPT])._replace(folder=str(folder))
+  records.demand(record, records.Limits(1))
+  with pytest.raises(BadRecordError) as caught:
+    records.demand(record, records.Limits(1, system=False))
+  assert caught.value.reason == "system message"
+
+
 @pytest.mark.parametrize(
   ("fields", "reason"),
   [
@@ -69,6 +86,10 @@ def test_a_leading_answer_is_dropped_before_the_placeholder_is_put_in():
     ({"conversations": [{"from": "humen", "value": "x"}]}, "unknown role"),
     ({"conversations": [{"value": "x"}]}, "unknown role"),
     ({"conversations": [HUMAN, HUMAN]}, "turns do not alternate"),
+    ({"conversations": [SYSTEM]}, "no turns"),
+    ({"conversations": [SYSTEM, SYSTEM, HUMAN, GPT]}, "system message"),
+    ({"conversations": [GPT, SYSTEM, HUMAN, GPT]}, "system message"),
+    ({"conversations": [{**HUMAN, "from": "system"}, HUMAN, GPT]}, "system message"),
     ({"conversations": [HUMAN, GPT, GPT]}, "turns do not alternate"),
     ({"image": ["a", "b"]}, "<image> count differs from images"),
     ({"image": None}, "<image> count differs from images"),

@@ -58,6 +58,14 @@ def test_lengths_are_those_that_training_gets(dataset, tokenizer, compat, length
     assert seen.positions >= seen.kept
 
 
+def test_ids_that_come_again_are_counted(dataset):
+  entries = [record(name, None, "x", question="Why?") for name in ("0", "a", "a", "a", "5")]
+  none = {"conversations": entries[0]["conversations"]}
+  summary = one(dataset(2, entries=[*entries, none, none]), decode=False)
+  # "0" again and "a" twice; the records without an id have the numbers of their items, 8 and 9.
+  assert (summary.good, summary.duplicates) == (9, 3)
+
+
 def test_cuts_and_fill_are_of_the_row_length():
   data = config.Data(max_length=10, max_images=1)
   summary = Summary(config.Source(records="x"), data)
@@ -68,6 +76,11 @@ def test_cuts_and_fill_are_of_the_row_length():
   assert (summary.cut, summary.untaught, summary.targets) == (1, 1, 4)
   assert summary.rows == 3
   assert summary.fill == 25 / 30
+  longer = Summary(config.Source(records="x"), dataclasses.replace(data, pack=True, pack_length=15))
+  for kept in (6, 4, 10, 5):
+    longer.add(Seen(2, 0, positions=kept, kept=kept))
+  longer.finish()
+  assert (longer.rows, longer.fill) == (2, 25 / 30)
 
 
 def test_quantiles_and_histogram():

@@ -71,7 +71,7 @@ def test_ids_equal_those_of_the_whole_text(tokenizer):
   """A text without placeholder, one round: one segment, as SentencePiece itself cuts it."""
   turns = [Turn("human", "How many people are there?"), Turn("gpt", "Three people.")]
   encoded = tokenize.conversation(tokenizer, template("v1"), turns)
-  whole = template("v1").system + "USER: How many people are there? ASSISTANT: Three people."
+  whole = template("v1").system + " USER: How many people are there? ASSISTANT: Three people."
   assert encoded.ids.tolist() == [tokenizer.bos_id, *tokenizer.encode(whole), tokenizer.eos_id]
 
 

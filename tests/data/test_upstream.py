@@ -116,6 +116,35 @@ def test_an_empty_message_leaves_its_turn_open():
   assert upstream.written(llama3, turns("a", "")) == upstream.written(llama3, turns("a"), ask=True)
 
 
+def test_a_prompt_is_asked_as_the_evaluation_does(modern):
+  ask = upstream.prompter("upstream", V1)
+  text = "What <image> is <unk>this?"
+  got = ask(modern, V1, turns(text))
+  whole = upstream.chunked(modern, upstream.written(V1, turns(text), ask=True))
+  # The placeholder stays where it is, and what looks like padding is not seen.
+  assert got.ids.tolist() == [i for i in whole if i != modern.unk_id]
+  assert len(whole) == len(got.ids) + 1
+  assert not got.supervised.any()
+  ours = upstream.prompter("", V1)(modern, V1, turns(text))
+  np.testing.assert_array_equal(ours.ids, tokenize.prompt(modern, V1, turns(text)).ids)
+  assert len(ours.ids) != len(got.ids)
+
+
+@pytest.mark.parametrize("name", ["v1", "plain"])
+def test_a_prompt_is_the_beginning_of_what_was_trained_on(modern, name):
+  form, said = template(name), turns("<image>\nWhat is shown?", "A red house.")
+  asked, whole = (
+    upstream.prompt(modern, form, said[:1]),
+    encode(modern, form, *(t.text for t in said)),
+  )
+  np.testing.assert_array_equal(whole.ids[: len(asked.ids)], asked.ids)
+
+
+def test_prompts_are_looked_up_as_conversations_are():
+  with pytest.raises(EagleError, match=r"needs a data\.template that the original has"):
+    upstream.prompter("upstream", template("brief"))
+
+
 def test_an_answer_with_the_cue_masks_the_sample(modern):
   made = labelled(modern, V1, "Repeat.", "He said ASSISTANT: hello")
   assert made.mismatch

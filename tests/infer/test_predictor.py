@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from eagle_jax import config
+from eagle_jax.data import tokenize
 from eagle_jax.data.questions import Question
 from eagle_jax.data.records import Record, Turn
 from eagle_jax.errors import EagleError
@@ -22,6 +24,7 @@ class Letters:
   """A vocabulary of one token per printable ASCII character, after three special ones."""
 
   bos_id, eos_id, pad_id, unk_id, vocab_size, digest = 1, 2, 0, 0, 97, "letters"
+  habits = tokenize.Habits(True, True, {"<unk>": 0, "<s>": 1, "</s>": 2})
 
   def encode(self, text, *, continues=False):
     return [min(max(ord(c) - 30, 3), 96) for c in text]
@@ -102,6 +105,19 @@ def test_asking_in_plain_words_gives_the_same(data, answers):
   both = [picture["red"], picture["blue"]]
   assert predictor.ask("<image>\n<image>\nBoth?", both) == answers[3]
   assert predictor.ask("Both?", both) == answers[3]
+
+
+def test_questions_are_asked_as_data_compat_says(data, monkeypatch):
+  theirs = dataclasses.replace(data, template="v1", compat="upstream")
+  monkeypatch.setattr(Predictor, "_say", lambda self, rows: rows)
+  row = make(theirs)._row(question("<unk>?"))
+  asked = make(theirs).ask("<unk>?")
+  np.testing.assert_array_equal(asked.tokens, row.tokens)
+  assert (
+    len(make(dataclasses.replace(theirs, compat="")).ask("<unk>?").tokens) == len(asked.tokens) + 5
+  )
+  with pytest.raises(EagleError, match=r"needs a data\.template that the original has"):
+    make(dataclasses.replace(data, compat="upstream"))
 
 
 def test_placeholders_and_pictures_must_agree(data):

@@ -197,6 +197,8 @@ def test_every_prompt_and_chunk(golden_set):
     prompt = upstream.written(form, [Turn("human", text)], ask=True)
     assert prompt == want["prompt"]
     assert upstream.chunked(tokenizer, prompt) == want["input_ids"], text
+    asked = upstream.prompter("upstream", form)(tokenizer, form, [Turn("human", text)])
+    assert asked.ids.tolist() == [i for i in want["input_ids"] if i != content["pad"]], text
   for text, ids in content["image_token_chunks"].items():
     assert upstream.chunked(tokenizer, text) == ids, text
     assert ids.count(PLACEHOLDER) == text.count("<image>")

@@ -208,9 +208,11 @@ def test_a_run_remembers_what_it_began_with(tmp_path, dataset, capsys):
     assert loop.start(ready, checkpoints, stream)[1:] == (1, begun_with)
 
 
-@pytest.mark.parametrize("fields", [{"pack": True, "max_images": 2}, {"lengths": (32, 48)}])
+@pytest.mark.parametrize(
+  "fields", [{"pack": True, "max_images": 2}, {"lengths": (32, 48), "device_resize": True}]
+)
 def test_planned_batches_are_trained_on(tmp_path, dataset, fields):
-  """Packed rows, and batches of several shapes, some without image slots."""
+  """Packed rows, and batches of several shapes, some without image slots or on canvases."""
   words = [{**record(f"w{n}", "", "It is 7.", "Which?"), "image": None} for n in range(6)]
   data = dataclasses.replace(dataset(6, entries=words), **fields)
   chosen = experiment(data)

@@ -117,7 +117,7 @@ def _packed(samples, share=1):
     slots=4,
     share=share,
   )
-  joined = [pack.join([samples[n] for n in row], 64) for row in rows]
+  joined = [pack.join([samples[n] for n in row]) for row in rows]
   return batch_lib.collate(
     joined, lengths=(28,), max_images=4, image_size=64, pad_id=0, share=share
   )

@@ -5,6 +5,7 @@ A place is a file, a folder, or `FORMAT:PATH` where neither says what it is.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -62,11 +63,20 @@ FORMATS: dict[str, Format] = {
   "array_record": Format("shards", r"\.array_record(-\d{5}-of-\d{5})?$"),
   "tfds": Format("tfds", r"$^", marker="dataset_info.json"),  # a folder, never one file
 }
+REMEDIES = {
+  errno.EACCES: "give this user the right to read it",
+  errno.EPERM: "give this user the right to read it",
+  errno.ENOENT: "put it back, or name where it is now",
+  errno.EISDIR: "name the file in it",
+}
+"""Number of what a system refuses → what to do; for all else, the disk is at fault."""
 SUFFIXES = (".json", ".jsonl", ".parquet", ".array_record")
 
 
 def open_source(place: str, folder: str, limits: Limits) -> Source:
   """Opens a source; JSON is looked through, of the others no record is read yet.
+
+  What the system refuses is an EagleError that names the file, now and when records are read.
 
   Args:
     place: a file or folder, or `FORMAT:PATH`.
@@ -75,14 +85,54 @@ def open_source(place: str, folder: str, limits: Limits) -> Source:
     limits: of a record.
 
   Raises:
-    EagleError: if nothing is there, its format is not known, or it holds no record.
+    EagleError: if nothing is there, it may not be read, its format is not known, or it holds
+      no record.
   """
   if folder and not os.path.isdir(folder):
     raise EagleError(f"data.images must be a folder, {folder!r} is none")
-  name, path = recognise(place)
-  module = importlib.import_module(f"{__name__}.{FORMATS[name].module}")
-  source: Source = module.open_source(path, folder, limits)
-  return source
+  if folder and not os.access(folder, os.X_OK):
+    raise unreadable(f"data.images {folder!r}", PermissionError(errno.EACCES, "Permission denied"))
+  try:
+    name, path = recognise(place)
+    module = importlib.import_module(f"{__name__}.{FORMATS[name].module}")
+    return _Guarded(place, module.open_source(path, folder, limits))
+  except OSError as error:
+    raise unreadable(f"data.records {place!r}", error) from None
+
+
+class _Guarded:
+  """A source whose errors of the system are EagleErrors."""
+
+  def __init__(self, place: str, source: Source):
+    """Takes an opened source."""
+    self._place, self._source = place, source
+    self.tally, self.licence = source.tally, source.licence
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, number: int) -> Record:
+    try:
+      return self._source[number]
+    except OSError as error:
+      raise unreadable(f"data.records {self._place!r}", error) from None
+
+  def place(self, number: int) -> str:
+    """Returns where a record stands, as error messages name it."""
+    return self._source.place(number)
+
+
+def unreadable(what: str, error: OSError) -> EagleError:
+  """Returns what is said of something that the system refuses to read.
+
+  Args:
+    what: field of the config and its value.
+    error: the refusal; the file that it names is named, too, where that is another one.
+  """
+  file = error.filename
+  named = f" {file!r}" if file is not None and repr(file) not in what else ""
+  remedy = REMEDIES.get(error.errno or 0, "see to the disk; a run goes on from its checkpoint")
+  return EagleError(f"{what} cannot be read:{named} {error.strerror or error}; {remedy}")
 
 
 def recognise(place: str) -> tuple[str, str]:

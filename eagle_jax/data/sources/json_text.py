@@ -10,6 +10,8 @@ import array
 import codecs
 import os
 import re
+import sys
+import time
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -20,6 +22,8 @@ from eagle_jax.data.records import BadRecordError, Fault, Limits, Record, Tally
 from eagle_jax.errors import EagleError
 
 PIECE = 1 << 20  # bytes read at a time
+SECONDS = {True: 2.0, False: 30.0}
+"""Whether standard error is a terminal → how long going through a file is not told of."""
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _OUTSIDE = re.compile(_STRING + rb'|["\[\]{},]', re.DOTALL)
 _INSIDE = re.compile(rb'["\\]')
@@ -43,19 +47,25 @@ class JsonText:
     """Looks through the file.
 
     Raises:
-      EagleError: if it cannot be read or is a broken list.
+      EagleError: if it is no file, or a broken list.
+      OSError: if it cannot be read.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe may let one wait for ever
+      raise EagleError(f"data.records {path!r} cannot be read: it is no file")
     self._path, self._folder, self._limits = path, folder, limits
     self.tally = Tally()
+    told = _Told(path)
     # As plain arrays while they grow: lists would hold an object for each number.
     starts, lengths, lines = array.array("q"), array.array("I"), array.array("I")
     for extent, read in look_through(path, folder, limits):
+      told.show(extent.stop)
       if isinstance(read, BadRecordError):
         self.tally.add(Fault(f"{path}:{extent.line}", read.reason, read.detail))
         continue
       starts.append(extent.start)
       lengths.append(extent.stop - extent.start)
       lines.append(extent.line)
+    told.end()
     self._starts, self._lengths, self._lines = map(np.asarray, (starts, lengths, lines))
 
   def __len__(self) -> int:
@@ -83,14 +93,43 @@ def look_through(
   """Yields every record of a file in order, or what is wrong with it.
 
   Raises:
-    EagleError: if the file cannot be read or is a broken list.
+    EagleError: if the file is a broken list.
+    OSError: if it cannot be read.
   """
-  try:
-    with open(path, "rb", buffering=0) as file:
-      for extent in extents(file):
-        yield extent, _checked(file, path, folder, extent=extent, limits=limits)
-  except OSError as error:
-    raise EagleError(f"data.records {path!r} cannot be read: {error.strerror}") from None
+  with open(path, "rb", buffering=0) as file:
+    for extent in extents(file):
+      yield extent, _checked(file, path, folder, extent=extent, limits=limits)
+
+
+class _Told:
+  """Tells on standard error how much of a file is gone through, where that takes its time."""
+
+  def __init__(self, path: str):
+    """Starts the clock."""
+    self._path, self._terminal = path, sys.stderr.isatty()
+    self._start = self._last = time.monotonic()
+
+  def show(self, done: int) -> None:
+    """Tells that `done` bytes are done, unless little time has gone since the last line."""
+    now = time.monotonic()
+    redrawn = self._terminal and self._last > self._start
+    if now - self._last < (0.2 if redrawn else SECONDS[self._terminal]):
+      return
+    self._last = now
+    share = done / max(1, os.path.getsize(self._path))
+    left = (now - self._start) / max(share, 1e-9) * (1 - share)
+    line = f"looking through {self._path}: {share:.0%}, {left:.0f} s left"
+    print(
+      f"\r\x1b[K{line}" if self._terminal else line,
+      file=sys.stderr,
+      flush=True,
+      end="" if self._terminal else "\n",
+    )
+
+  def end(self) -> None:
+    """Leaves the line of a terminal."""
+    if self._terminal and self._last > self._start:
+      print(file=sys.stderr, flush=True)
 
 
 def _checked(

@@ -86,6 +86,7 @@ class Parquet:
         columns = [name for name in COLUMNS if name in opened.schema_arrow.names]
         self._kept[group] = opened.read_row_group(inside, columns=columns)
       except (OSError, ValueError) as error:
+        _pass_on(error)
         raise BadRecordError("unreadable record", str(error)) from None
       while len(self._kept) > KEPT:
         self._kept.popitem(last=False)
@@ -113,7 +114,8 @@ def _opened(path: str) -> Any:
     ) from None
   try:
     file = parquet.ParquetFile(path)
-  except (OSError, ValueError) as error:  # pyarrow's own errors are of these
+  except (OSError, ValueError) as error:
+    _pass_on(error)
     raise EagleError(f"data.records {path!r} is no Parquet file: {error}") from None
   names = file.schema_arrow.names
   if not {"messages", "conversations"} & set(names):
@@ -122,6 +124,12 @@ def _opened(path: str) -> Any:
       f"its columns are {', '.join(names)}"
     )
   return file
+
+
+def _pass_on(error: OSError | ValueError) -> None:
+  """Raises an error of the system again; pyarrow's own, of the same kinds, have no number."""
+  if getattr(error, "errno", None):
+    raise error
 
 
 def _present(row: dict[str, Any]) -> dict[str, Any]:

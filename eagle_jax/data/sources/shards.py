@@ -40,7 +40,7 @@ def pack(record: Record, images: Sequence[bytes]) -> bytes:
   told = {
     "id": record.id,
     "image": names,
-    "conversations": [{"from": turn.role, "value": turn.text} for turn in record.turns],
+    "conversations": records.conversations(record),
   }
   text = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
   sizes = struct.pack(f"<{len(images)}I", *map(len, images))

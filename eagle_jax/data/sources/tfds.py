@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from eagle_jax.data import records
-from eagle_jax.data.records import Limits, Record, Tally
+from eagle_jax.data.records import BadRecordError, Limits, Record, Tally
 from eagle_jax.errors import EagleError
 from eagle_jax.registry import lookup
 
@@ -41,7 +41,12 @@ class Tfds:
     self.tally, self.licence = Tally(), ""
     if not os.path.isfile(os.path.join(path, "dataset_info.json")):
       raise EagleError(f"data.records {path!r} is no TFDS data set: it has no dataset_info.json")
-    builder = tfds.builder_from_directory(path)
+    try:
+      builder = tfds.builder_from_directory(path)
+    except OSError:
+      raise
+    except Exception as error:  # protobuf's errors share no base with others
+      raise EagleError(f"data.records {path!r} is no TFDS data set: {error}") from None
     lookup({name: name for name in builder.info.splits}, split, what="split of the data set")
     self.licence = str((builder.info.metadata or {}).get("licence", ""))
     missing = [name for name in FEATURES if name not in builder.info.features]
@@ -56,7 +61,10 @@ class Tfds:
     return len(self._data)
 
   def __getitem__(self, number: int) -> Record:
-    found = self._data[number]
+    try:
+      found = self._data[number]
+    except (RuntimeError, ValueError) as error:
+      raise BadRecordError("unreadable record", str(error)) from None
     images = tuple(bytes(each) for each in found["images"])
     told = found["conversations"]
     turns = [

@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import pickle
 import random
+import sys
 
 import pytest
 
@@ -120,6 +122,29 @@ def test_missing_places_are_errors(folder, tmp_path):
     load(path, tmp_path / "none")
   with pytest.raises(EagleError, match="must name the folder"):
     load(path, "")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(folder, tmp_path):
+  os.mkfifo(tmp_path / "a.json")
+  with pytest.raises(EagleError, match="it is no file"):
+    load(tmp_path / "a.json", folder)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_going_through_a_long_file_is_told_of(folder, tmp_path, monkeypatch, terminal):
+  path, said = tmp_path / "a.json", io.StringIO()
+  path.write_text(json.dumps(entries("a.jpg") * 4))
+  monkeypatch.setattr(said, "isatty", lambda: terminal)
+  monkeypatch.setattr(sys, "stderr", said)
+  load(path, folder)
+  assert said.getvalue() == ""
+  monkeypatch.setattr(json_text, "SECONDS", {terminal: 0.0})
+  load(path, folder)
+  lines = said.getvalue().replace("\r\x1b[K", "\n").strip().splitlines()
+  assert lines[0].startswith(f"looking through {path}: 2")
+  assert lines[0].endswith(" s left")
+  assert len(lines) == (1 if terminal else 4)
+  assert said.getvalue().endswith("\n")
 
 
 def extents(path):

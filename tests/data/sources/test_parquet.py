@@ -56,6 +56,14 @@ def test_rows_of_the_other_form_with_names_and_empty_fields(tmp_path):
     source[0]
 
 
+def test_a_row_may_bring_a_system_prompt(tmp_path):
+  (row,) = rows(1)
+  row["messages"].insert(0, {"role": "system", "content": "Be kind."})
+  write(tmp_path / "x.parquet", [row])
+  record = sources.open_source(str(tmp_path / "x.parquet"), "", Limits(1))[0]
+  assert (record.system, len(record.turns)) == ("Be kind.", 2)
+
+
 def test_other_files_are_refused(tmp_path):
   path = tmp_path / "x.parquet"
   path.write_bytes(b"hello")

@@ -20,6 +20,11 @@ def test_a_record_comes_back_with_its_pictures():
   assert b'"image":["a.jpg",""]' in DATA
 
 
+def test_a_system_prompt_is_kept():
+  given = RECORD._replace(system="Be kind.")
+  assert shards.unpack(shards.pack(given, [b"first", b""]), "s", 7).system == "Be kind."
+
+
 def test_every_cut_and_every_length_that_lies_is_refused():
   for end in range(len(DATA)):
     with pytest.raises(BadRecordError):

@@ -1,3 +1,4 @@
+import pathlib
 import pickle
 
 import pytest
@@ -32,3 +33,15 @@ def test_what_is_no_such_data_set_is_refused(written, tmp_path):
     sources.open_source(f"{written}#tran", "", Limits(1))
   with pytest.raises(EagleError, match=r"it has no dataset_info\.json"):
     sources.open_source(f"tfds:{tmp_path}", "", Limits(1))
+  (pathlib.Path(written) / "dataset_info.json").write_text("{")
+  with pytest.raises(EagleError, match="is no TFDS data set: "):
+    sources.open_source(written, "", Limits(1))
+
+
+def test_a_shard_that_is_gone_is_bad_records(written):
+  source = sources.open_source(written, "", Limits(1))
+  (shard,) = pathlib.Path(written).glob("*.array_record*")
+  shard.unlink()
+  with pytest.raises(BadRecordError) as caught:
+    source[0]
+  assert caught.value.reason == "unreadable record"
