@@ -119,6 +119,7 @@ class Checkpoints:
 
   every: int = 500  # steps
   keep: int = 2  # latest checkpoints kept
+  verify: bool = True  # every byte of a checkpoint is hashed before the run goes on from it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from eagle_jax.checkpoint import manifest
 from eagle_jax.errors import EagleError
 
 CHECKPOINTS = "checkpoints"  # the folder of the numbered checkpoints in a run's folder
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates saves; what fails is raised
 
 
 def save_params(folder: str, params: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Awaitable, Mapping
+import pathlib
+import shutil
+import threading
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -11,7 +16,9 @@ from etils import epath
 from flax import traverse_util
 from orbax.checkpoint import v1 as ocp
 
+from eagle_jax.checkpoint import manifest, steps, together
 from eagle_jax.checkpoint.params import CHECKPOINTS
+from eagle_jax.errors import EagleError
 
 
 class Resumable(Protocol):
@@ -24,14 +31,16 @@ class Resumable(Protocol):
     """Goes to a position that `get_state` returned."""
 
 
+def _position_file() -> str:
+  """Returns the name of the file that holds this process's position in its data."""
+  return f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+
+
 class _DataState:
   """Saves the position of this process's batch stream; Orbax calls save and load."""
 
   def __init__(self, stream: Resumable):
     self._stream = stream
-
-  def _file(self) -> str:
-    return f"process_{jax.process_index()}-of-{jax.process_count()}.json"
 
   async def save(self, directory: Any) -> Awaitable[None]:
     """Takes the position now, and writes it once the folder exists."""
@@ -40,7 +49,7 @@ class _DataState:
     async def write() -> None:
       """Runs in the background."""
       folder = await directory.await_creation()
-      epath.Path(folder / self._file()).write_text(state)
+      epath.Path(folder / _position_file()).write_text(state)
 
     return write()
 
@@ -49,30 +58,81 @@ class _DataState:
 
     async def read() -> None:
       """Runs in the background; Orbax waits for it."""
-      self._stream.set_state(json.loads((epath.Path(directory) / self._file()).read_text()))
+      self._stream.set_state(json.loads((epath.Path(directory) / _position_file()).read_text()))
 
     return read()
 
 
 class Checkpoints:
-  """The numbered checkpoints of one run."""
+  """The numbered checkpoints of one run.
 
-  def __init__(self, workdir: str, *, keep: int):
-    """Opens `workdir`/checkpoints, removing what an interrupted save left behind."""
-    training = ocp.training
-    folder = epath.Path(workdir).resolve() / CHECKPOINTS
-    folder.mkdir(parents=True, exist_ok=True)
-    self._checkpointer = training.Checkpointer(
-      folder,
-      save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=training.preservation_policies.LatestN(keep),
-      cleanup_tmp_directories=True,
-    )
+  What is saved gets its number last, after a manifest of every file; older ones go only
+  then. A checkpoint is held against its manifest before it is read.
+  """
 
-  def latest(self) -> int | None:
-    """Returns the step of the newest complete checkpoint, None where there is none."""
-    found = self._checkpointer.latest
-    return None if found is None else found.step
+  def __init__(self, workdir: str, *, keep: int, verify: bool = True):
+    """Opens `workdir`/checkpoints, removing what an interrupted save left behind.
+
+    Args:
+      workdir: of the run; its file system must be shared by all processes, and rename
+        a folder at once.
+      keep: how many checkpoints stay when a new one is there.
+      verify: whether every byte is held against the manifest before a restore, or names
+        and sizes of the files only.
+    """
+    self._folder = pathlib.Path(workdir).resolve() / CHECKPOINTS
+    self._keep, self._verify = keep, verify
+    self._thread: threading.Thread | None = None
+    self._failure = ""
+    if together.is_primary():
+      self._folder.mkdir(parents=True, exist_ok=True)
+      for name in steps.clean(self._folder):
+        print(f"checkpoints: removed {name}, which an interrupted save left", flush=True)
+
+  def newest_good(self) -> int | None:
+    """Returns the newest step whose files are as they were written, None where there is none.
+
+    Damaged ones that are newer are set aside under another name. Every process must call
+    it: each reads a share of the files.
+
+    Raises:
+      EagleError: if there are checkpoints, and all of them are damaged; they stay as they are.
+    """
+    primary = together.is_primary()
+    mine = steps.numbered(self._folder) if primary else []
+    found = json.loads(together.gather(json.dumps(mine))[0])
+    damaged: dict[int, str] = {}
+    good = None
+    for step in reversed(found):
+      if not (told := self._damage(step)):
+        good = step
+        break
+      damaged[step] = told
+    if damaged and good is None:
+      raise EagleError(
+        f"no checkpoint in {self._folder} is as it was written: {'; '.join(damaged.values())}. "
+        "Nothing is removed; begin again in a new folder, or move these away"
+      )
+    for step, told in damaged.items():
+      if primary:
+        aside = steps.set_aside(self._folder, step)
+        print(f"checkpoint {step} is set aside as {aside.name}, going back: {told}", flush=True)
+    together.gather("")  # nobody looks for the newest before the damaged ones are away
+    return good
+
+  def _damage(self, step: int) -> str:
+    """Returns what any process finds wrong with a checkpoint, '' if nothing is."""
+    folder, told = self._folder / str(step), ""
+    share = (jax.process_index(), jax.process_count())
+    try:
+      known = manifest.check(folder, contents=self._verify, share=share)
+      if not (folder / "params").is_dir():
+        told = f"{folder} is damaged: params is missing"
+      elif not known and together.is_primary():
+        print(f"checkpoint {step} has no {manifest.FILE}: it is read unchecked", flush=True)
+    except (EagleError, OSError) as error:
+      told = str(error)
+    return "; ".join(filter(None, together.gather(told)))
 
   def save(
     self,
@@ -82,8 +142,11 @@ class Checkpoints:
     optimizer: Any,
     data: Resumable,
     meta: Mapping[str, Any],
+    last: bool = False,
   ) -> None:
     """Starts saving and returns once the arrays are copied; the writing goes on behind.
+
+    A save that fails says so, and leaves what was there before.
 
     Args:
       step: updates done so far.
@@ -91,16 +154,82 @@ class Checkpoints:
       optimizer: every other array that resuming needs, a pytree.
       data: the batch stream; its position is taken now.
       meta: JSON-able description of the run.
+      last: whether no other save follows; it is waited for.
+
+    Raises:
+      EagleError: if the last save fails.
     """
-    self._checkpointer.wait()  # an overlapping save would be skipped without a word
+    self.wait()
     parts = {
       "params": traverse_util.unflatten_dict(dict(params), sep="/"),
       "optimizer": optimizer,
       "data": _DataState(data),
     }
-    self._checkpointer.save_checkpointables_async(
-      step, parts, custom_metadata=dict(meta), force=True
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((dict(params), optimizer)))
+    written = self._begin(step, parts, meta)
+    self._thread = threading.Thread(
+      target=self._commit, args=(step, written, size), kwargs={"quiet": last}, name="commit"
     )
+    self._thread.start()
+    if last and (told := self.wait()):
+      raise EagleError(f"{told}. It was the run's last: the same command goes on from there")
+
+  def _begin(
+    self, step: int, parts: Mapping[str, Any], meta: Mapping[str, Any]
+  ) -> Callable[[], None]:
+    """Copies the arrays and starts writing them; returns what waits for the end of that."""
+    # A folder that cannot be made is an error here; behind, Orbax would wait for it.
+    behind = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+    try:
+      with ocp.Context(async_options=behind):
+        return ocp.save_checkpointables_async(
+          self._folder / f"{step}{steps.SAVING}", dict(parts), custom_metadata=dict(meta)
+        ).result
+    except (OSError, jax.errors.JaxRuntimeError) as error:  # the latter where others had the former
+      return functools.partial(_raise, error)
+
+  def _commit(self, step: int, written: Callable[[], None], size: int, *, quiet: bool) -> None:
+    """Waits until all is written, gives it its number and removes what is too old."""
+    try:
+      written()  # by every process
+      if together.is_primary():
+        steps.commit(self._folder, step)
+    except Exception as error:  # of Orbax, TensorStore or the disk: none may end the training
+      self._failure = (
+        f"checkpoint {step} is not saved: {type(error).__name__}: {error}. "
+        f"It takes up to {size:,} bytes, {self._room()}; the checkpoints before it are untouched"
+      )
+      if not quiet:
+        print(f"{self._failure}, and the next is tried in its turn", flush=True)
+      return
+    try:
+      if together.is_primary():
+        steps.keep_newest(self._folder, self._keep)
+    except OSError as error:
+      print(f"checkpoints: an old one is not removed: {error}", flush=True)
+
+  def _room(self) -> str:
+    """Returns how many bytes can be written."""
+    try:
+      return f"{shutil.disk_usage(self._folder).free:,} are free in {self._folder}"
+    except OSError as error:
+      return f"and {self._folder} cannot be reached: {error.strerror}"
+
+  def wait(self) -> str:
+    """Waits for the save under way; returns what is to be said of it if it failed, else ''.
+
+    Every process must call it.
+    """
+    if self._thread is None:
+      return ""
+    self._thread.join()
+    self._thread = None
+    told = next(filter(None, together.gather(self._failure)), "")
+    self._failure = ""
+    if told and together.is_primary():
+      with contextlib.suppress(OSError):  # the disk that failed; the next start cleans up, too
+        steps.clean(self._folder)
+    return told
 
   def restore(
     self, step: int, *, params: Mapping[str, Any], optimizer: Any, data: Resumable
@@ -108,20 +237,35 @@ class Checkpoints:
     """Returns (params, optimizer) of `step` and moves `data` to its position.
 
     Args:
-      step: a step that `latest` named.
+      step: a step that `newest_good` named.
       params: '/'-joined path → ShapeDtypeStruct with its sharding.
       optimizer: a pytree of ShapeDtypeStructs with shardings.
       data: the batch stream to move.
+
+    Raises:
+      EagleError: if it was saved by another number of processes.
     """
+    positions = self._folder / str(step) / "data"
+    if not (positions / _position_file()).exists():
+      have = ", ".join(sorted(path.name for path in positions.iterdir()))
+      raise EagleError(
+        f"{positions} has no {_position_file()}, only {have}: a run goes on with as many "
+        "processes as it had"
+      )
     abstract = {
       "params": traverse_util.unflatten_dict(dict(params), sep="/"),
       "optimizer": optimizer,
       "data": _DataState(data),
     }
-    loaded = self._checkpointer.load_checkpointables(step, abstract)
+    loaded = ocp.load_checkpointables(self._folder / str(step), abstract)
     return traverse_util.flatten_dict(loaded["params"], sep="/"), loaded["optimizer"]
 
   def close(self) -> None:
-    """Waits for the last save and lets go of the folder."""
-    self._checkpointer.wait()
-    self._checkpointer.close()
+    """Waits for this process's part of a save under way, whatever became of the others."""
+    if self._thread is not None:
+      self._thread.join()
+
+
+def _raise(error: Exception) -> None:
+  """Raises an error that came up earlier."""
+  raise error

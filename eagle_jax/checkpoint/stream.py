@@ -159,7 +159,7 @@ class Writer:
     """Waits until the disk has these files, then notes them in the journal."""
     with _disk(self._partial):
       for name in names:
-        sync_path(self._partial / name)
+        manifest.sync_path(self._partial / name)
       if names:
         lines = [json.dumps({"file": name, **self._written[name]}) + "\n" for name in names]
         with self._lock, (self._partial / JOURNAL).open("a") as journal:
@@ -206,7 +206,7 @@ class Writer:
       moved = {"params" + name.removeprefix(ARRAYS): known for name, known in self._written.items()}
       manifest.write(self._partial, moved)
       os.rename(self._partial, self._folder)
-      sync_path(self._folder.parent)
+      manifest.sync_path(self._folder.parent)
 
   def _demand_room(self) -> None:
     """Raises OSError where the disk is too full for `_dress`: Orbax would print tracebacks."""
@@ -298,12 +298,3 @@ def _zarray(layout: Layout) -> dict[str, Any]:
     "filters": None,
     "dimension_separator": ".",
   }
-
-
-def sync_path(path: Path) -> None:
-  """Waits until the disk has a file, or knows the names in a folder."""
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)

@@ -85,7 +85,8 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
   )
   with contextlib.closing(stream):
     ready = prepare(experiment, workdir, num_records=stream.num_records)
-    checkpoints = checkpoint.Checkpoints(workdir, keep=experiment.checkpoints.keep)
+    saving = experiment.checkpoints
+    checkpoints = checkpoint.Checkpoints(workdir, keep=saving.keep, verify=saving.verify)
     with contextlib.closing(checkpoints):
       current, done, begun_with = start(ready, checkpoints, stream)
       _note_sources(ready, done, stream.sources)
@@ -179,11 +180,11 @@ def start(
 ) -> tuple[state.TrainState, int, list[dict[str, Any]]]:
   """Returns the state to go on from, the updates it has done, and what the run began with.
 
-  The order of decision: the run's own last checkpoint, or else what the experiment
-  starts from.
+  The order of decision: the run's own last checkpoint that is as it was written, or else
+  what the experiment starts from.
   """
   experiment = ready.experiment
-  latest = checkpoints.latest()
+  latest = checkpoints.newest_good()
   if latest is None:
     params, records = origins.parameters(experiment, ready.eagle, ready.abstract)
     told = [dataclasses.asdict(record) for record in records]
@@ -234,6 +235,7 @@ def train(
           optimizer=state.beside_params(current),
           data=batches,
           meta=meta,
+          last=last,
         )
   return loss
 
