@@ -88,7 +88,7 @@ count_pattern='[1-9][0-9]{0,5}'
 
 # need_trainer: what follows -- is a verb of eagle-jax; `train` says where the run is.
 need_trainer() {
-  ((${#trainer[@]})) || fail "what is to run follows --, as in: -- train --config=… --workdir=gs://…"
+  ((${#trainer[@]})) || fail "what is to run follows --, as in: -- train --config=… --workdir=/mnt/…"
   [[ ${trainer[0]} != -* ]] || fail "after -- comes a verb of eagle-jax, not '${trainer[0]}'"
   [[ ${trainer[0]} != train || " ${trainer[*]}" == *" --workdir="* ]] ||
     fail "train needs --workdir=DIR: a restart goes on from there"

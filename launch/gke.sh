@@ -3,8 +3,8 @@
 #
 #   launch/gke.sh secret --name=eagle --env-file=secrets.env
 #   launch/gke.sh apply --name=eagle --image=europe-docker.pkg.dev/project/repo/eagle:1 \
-#     --accelerator=tpu-v5-lite-podslice --topology=16x16 --slices=2 --secret=eagle-env -- \
-#     train --config=eagle_x5_vicuna_7b:finetune --workdir=gs://bucket/run …
+#     --accelerator=tpu-v5-lite-podslice --topology=16x16 --slices=2 --secret=eagle-env --claim=eagle -- \
+#     train --config=eagle_x5_vicuna_7b:finetune --workdir=/mnt/eagle/run …
 #
 #   secret   makes the Secret NAME-env of the lines NAME=value of --env-file
 #   render   prints the manifest
@@ -20,7 +20,9 @@
 #   --slices 1                  node pools of that topology, joined over the data-centre network
 #   --spot                      nodes that may be taken away
 #   --secret NAME               whose entries become environment variables
-#   --account NAME              service account of the cluster that may read and write the bucket
+#   --claim NAME                PersistentVolumeClaim that every host sees at /mnt/eagle: for records,
+#                               pictures and the run's folder
+#   --account NAME              service account of the cluster
 #   --restarts 3                after crashes; after preemptions always
 #   --grace 600                 seconds between SIGTERM and SIGKILL
 #   --dry-run                   prints every command and runs none
@@ -32,7 +34,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/base.sh"
 
 flags=(
   [name]='' [namespace]=default [image]='' [accelerator]='' [topology]='' [chips-per-host]=4
-  [slices]=1 [spot]=off [secret]='' [account]='' [restarts]=3 [grace]=600 [env-file]=''
+  [slices]=1 [spot]=off [secret]='' [claim]='' [account]='' [restarts]=3 [grace]=600 [env-file]=''
 )
 
 # hosts: of a slice, chips of the topology divided by chips per host.
@@ -57,7 +59,7 @@ render() {
   python3 "$launch/template.py" "$launch/jobset.yaml" name="$name" "image=${flags[image]}" \
     "accelerator=${flags[accelerator]}" "topology=${flags[topology]}" "hosts:=$count" \
     "chips:=${flags[chips-per-host]}" "slices:=${flags[slices]}" "spot:=$spot" \
-    "secret=${flags[secret]}" "account=${flags[account]}" "restarts:=${flags[restarts]}" \
+    "secret=${flags[secret]}" "claim=${flags[claim]}" "account=${flags[account]}" "restarts:=${flags[restarts]}" \
     "grace:=${flags[grace]}" "coordinator=$name-slice-0-0.$name" arguments@= -- \
     exec "--slices=${flags[slices]}" -- "${trainer[@]}"
 }

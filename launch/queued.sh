@@ -3,7 +3,7 @@
 #
 #   launch/queued.sh train --name=eagle --zone=europe-west4-b --accelerator=v5litepod-256 \
 #     --runtime=v2-alpha-tpuv5-lite --spot --slices=2 --env-file=secrets.env -- \
-#     train --config=eagle_x5_vicuna_7b:finetune --workdir=gs://bucket/run …
+#     train --config=eagle_x5_vicuna_7b:finetune --workdir=/mnt/eagle/run …
 #
 # `train` requests the machines, waits in the queue, installs, starts every worker of every
 # slice, and waits; where machines are taken away it deletes the request, makes a new one and

@@ -3,7 +3,7 @@
 #
 #   launch/sky.sh launch --name=eagle --accelerator=tpu-v5litepod-256 \
 #     --runtime=v2-alpha-tpuv5-lite --spot --env-file=secrets.env -- \
-#     train --config=eagle_x5_vicuna_7b:finetune --workdir=gs://bucket/run …
+#     train --config=eagle_x5_vicuna_7b:finetune --workdir=/mnt/eagle/run …
 #
 #   launch   the job   render   prints its YAML   logs   follows it   cancel   the job
 #

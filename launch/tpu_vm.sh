@@ -3,7 +3,7 @@
 #
 #   launch/tpu_vm.sh train --name=eagle --zone=us-central2-b --accelerator=v4-128 \
 #     --runtime=tpu-ubuntu2204-base --env-file=secrets.env -- \
-#     train --config=eagle_x5_vicuna_7b:finetune --workdir=gs://bucket/run …
+#     train --config=eagle_x5_vicuna_7b:finetune --workdir=/mnt/eagle/run …
 #
 # `train` creates the machines where they are absent, installs, starts every worker, waits, and
 # starts again after a preemption, until the training is done; the same command goes on where it

@@ -3,7 +3,7 @@
 #
 #   launch/xpk.sh create --name=eagle --cluster=pods --zone=europe-west4-b --project=project \
 #     --accelerator=v5litepod-256 --slices=2 --image=europe-docker.pkg.dev/project/repo/eagle:1 -- \
-#     train --config=eagle_x5_vicuna_7b:finetune --workdir=gs://bucket/run …
+#     train --config=eagle_x5_vicuna_7b:finetune --workdir=/mnt/eagle/run …
 #
 #   create   the workload   list   what the cluster runs   delete   the workload
 #

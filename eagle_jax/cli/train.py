@@ -34,6 +34,11 @@ def run(arguments: Sequence[str], summary: str) -> int:
     return 0
   if not options.workdir:
     raise EagleError("train needs --workdir=DIR, the folder that checkpoints and logs go to")
+  if "://" in options.workdir:
+    raise EagleError(
+      f"--workdir must be a folder of a mounted file system, it is {options.workdir!r}: a "
+      "checkpoint gets its name by one rename, which an object store does not have"
+    )
   print(loaded.describe_changes(), flush=True)
 
   devices.start(options.devices)

@@ -45,6 +45,12 @@ def test_the_loop_gets_the_experiment_and_the_folder(calls, capsys, tmp_path):
   assert "3 steps, loss 0.2500" in out
 
 
+def test_a_bucket_is_no_folder(calls, capsys):
+  assert main(["train", "--config=debug", "--workdir=gs://bucket/run"]) == 2
+  assert "mounted file system, it is 'gs://bucket/run'" in capsys.readouterr().err
+  assert calls == []
+
+
 def test_nothing_runs_when_the_config_is_wrong(calls, capsys, tmp_path):
   arguments = ["train", "--config=debug", f"--workdir={tmp_path}", "--config.stage=finetun"]
   assert main(arguments) == 2

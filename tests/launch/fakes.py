@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ("gcloud", "kubectl", "xpk", "sky", "docker", "ssh", "scp", "sleep")
 NEEDED = ("tar", "flock", "setsid", "awk")
 CANARY = "canary-5d2f70a1c3"
-TRAIN = ("--", "train", "--config=debug", "--workdir=gs://bucket/run 1")
+TRAIN = ("--", "train", "--config=debug", "--workdir=/mnt/eagle/run 1")
 
 
 class Fakes:

@@ -29,7 +29,7 @@ CONTAINER = {
   "env": [{"name": str, "value?": str, "valueFrom?": FIELD}],
   "envFrom?": [{"secretRef": {"name": str}}],
   "ports": [{"containerPort": int}],
-  "volumeMounts": [{"name": {"memory"}, "mountPath": {"/dev/shm"}}],
+  "volumeMounts": [{"name": {"memory", "shared"}, "mountPath": {"/dev/shm", "/mnt/eagle"}}],
   "resources": {"requests": {"google.com/tpu": int}, "limits": {"google.com/tpu": int}},
 }
 POD = {
@@ -43,7 +43,13 @@ POD = {
   "tolerations?": [{"key": str, "operator": {"Equal"}, "value": str, "effect": {"NoSchedule"}}],
   "serviceAccountName?": str,
   "containers": [CONTAINER],
-  "volumes": [{"name": {"memory"}, "emptyDir": {"medium": {"Memory"}}}],
+  "volumes": [
+    {
+      "name": {"memory", "shared"},
+      "emptyDir?": {"medium": {"Memory"}},
+      "persistentVolumeClaim?": {"claimName": str},
+    }
+  ],
 }
 JOB = {
   "parallelism": int,
@@ -97,7 +103,14 @@ def job(manifest):
 
 def test_the_manifest_is_a_jobset_of_whole_slices(fakes):
   hostile = '--config.name="; $(rm -rf x) # $name\\'.replace("$(", "$ (")
-  more = ("--slices=2", "--chips-per-host=4", "--spot", "--secret=eagle-env", "--account=trainer")
+  more = (
+    "--slices=2",
+    "--chips-per-host=4",
+    "--spot",
+    "--secret=eagle-env",
+    "--claim=runs",
+    "--account=trainer",
+  )
   done = fakes.run("gke.sh", "render", *FLAGS, *more, "--grace=900", *TRAIN, hostile)
   assert done.returncode == 0, done.stderr
   manifest = yaml.safe_load(done.stdout)
@@ -107,6 +120,7 @@ def test_the_manifest_is_a_jobset_of_whole_slices(fakes):
   (container,) = pod["spec"]["containers"]
   assert container["args"] == ["exec", "--slices=2", *TRAIN, hostile]
   assert container["envFrom"] == [{"secretRef": {"name": "eagle-env"}}]
+  assert {"name": "shared", "mountPath": "/mnt/eagle"} in container["volumeMounts"]
   assert container["env"][1]["value"] == "eagle-slice-0-0.eagle"
   assert pod["spec"]["terminationGracePeriodSeconds"] == 900
   assert pod["spec"]["nodeSelector"]["cloud.google.com/gke-spot"] == "true"

@@ -45,7 +45,7 @@ def test_trained_at_once_as_the_dry_run_says(fakes):
   start = next(call for call in fakes.calls() if "worker.sh start" in call[-1])
   assert {"--worker=all", "--node=all"} <= set(start)
   assert start[-1].endswith(
-    "worker.sh start --slices=2 -- train --config=debug --workdir=gs://bucket/run\\ 1"
+    "worker.sh start --slices=2 -- train --config=debug --workdir=/mnt/eagle/run\\ 1"
   )
   assert CANARY not in str(fakes.calls()) + done.stdout + done.stderr
 
@@ -170,7 +170,7 @@ def test_with_workers_that_are_there_a_preemption_and_two_runs(fakes):
   assert done.returncode == 0, done.stderr
   assert verbs(fakes) == ["copy", "copy", "setup", "start"] * 2
   for host in (fakes.folder / "hosts").iterdir():
-    line = f"{CANARY} train --config=debug --workdir=gs://bucket/run 1 --distributed"
+    line = f"{CANARY} train --config=debug --workdir=/mnt/eagle/run 1 --distributed"
     assert (host / "seen").read_text().splitlines() == [line] * 2
     assert (host / "eagle.env").stat().st_mode & 0o777 == 0o600
     assert CANARY not in (host / "eagle_run" / "log").read_text()

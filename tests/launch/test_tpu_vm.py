@@ -29,7 +29,7 @@ def test_a_preempted_tpu_vm_is_deleted_created_and_trained_on(fakes):
   ("verb", "more", "ending"),
   [
     ("status", (), "idle; fi"),
-    ("start", TRAIN, "--workdir=gs://bucket/run\\ 1"),
+    ("start", TRAIN, "--workdir=/mnt/eagle/run\\ 1"),
     ("logs", ("--worker=3",), "worker.sh logs"),
     ("stop", (), "worker.sh stop"),
     ("delete", (), "--quiet"),
