@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
   options = parser.parse_args(arguments)
   folder = options.folder.resolve()
-  if not folder.exists():
+  if not folder.exists() or not any(folder.iterdir()):
     prepare(folder, options.pictures, options.records)
   data = config.Data(
     records=str(folder / "records.json"),

@@ -75,16 +75,6 @@ class Data:
   device_resize: bool = False  # the devices make pictures square: same bytes, less host work
   blank_images: bool = False  # every picture replaced by the mean colour: the blind baseline
 
-  @property
-  def row_length(self) -> int:
-    """Positions S of the longest row."""
-    return self.pack_length or self.max_length
-
-  @property
-  def row_images(self) -> int:
-    """Image slots I of a row, or of all rows that share theirs."""
-    return self.pack_images or self.max_images
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -293,10 +283,10 @@ def _data_rules(data: Data) -> tuple[tuple[bool, str], ...]:
       f"data.pack_length and pack_images need data.pack: {data.pack_length}, {data.pack_images}",
     ),
     (
-      data.row_length >= data.max_length and data.row_images >= data.max_images,
-      "a packed row must hold the longest conversation: data.pack_length "
-      f"{data.pack_length} and max_length {data.max_length}, data.pack_images "
-      f"{data.pack_images} and max_images {data.max_images}",
+      data.pack_length in (0, max(data.pack_length, data.max_length))
+      and data.pack_images in (0, max(data.pack_images, data.max_images)),
+      f"a packed row must hold a conversation: data.pack_length {data.pack_length} and max_length "
+      f"{data.max_length}, data.pack_images {data.pack_images} and max_images {data.max_images}",
     ),
     (
       data.share == 1 or (data.share > 1 and data.pack),

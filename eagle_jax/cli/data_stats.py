@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eagle_jax.cli.data_source import asked, parser
-from eagle_jax.data import survey
+from eagle_jax.data import pack, survey
 from eagle_jax.data.survey import Summary
 
 SHARES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -46,10 +46,12 @@ def figures(summary: Summary) -> dict[str, Any]:
     "images_per_record": _spread(summary.images),
   }
   if summary.positions:
+    length, slots = pack.row_shape(summary.data)
     found |= {
       "positions_per_record": _spread(summary.positions),
       "row_length": summary.data.max_length,
-      "packed_row_length": summary.data.row_length,
+      "packed_row_length": length,
+      "packed_row_images": slots,
       "cut": summary.cut,
       "without_target": summary.untaught,
       "targets": summary.targets,
@@ -84,7 +86,7 @@ def lines(summary: Summary) -> Iterator[str]:
   yield (
     f"  filled: {one_each / (summary.good * known['row_length']):.1%} with one record in a row, "
     f"{known['packed_fill']:.1%} packed into {known['packed_rows']:,} rows of "
-    f"{summary.data.row_length:,} positions and {summary.data.row_images} image slots"
+    f"{known['packed_row_length']:,} positions and {known['packed_row_images']} image slots"
   )
 
 

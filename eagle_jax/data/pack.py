@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eagle_jax import config
 from eagle_jax.data.batch import Row
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
@@ -25,11 +26,13 @@ from eagle_jax.types import PLACEHOLDER
 if typing.TYPE_CHECKING:
   from jaxtyping import Int
 
-WINDOW = 4096
-"""Samples planned together: few half-filled last rows, and tokenised again in seconds."""
-
 Numbers = tuple[int, ...]
 """Samples of a window, or rows of a plan, by number from 0."""
+
+
+def row_shape(data: config.Data) -> tuple[int, int]:
+  """Returns positions S of the longest row, and slots I of a row or of those that share theirs."""
+  return data.pack_length or data.max_length, data.pack_images or data.max_images
 
 
 def whole(row: Row, tokens_per_image: int) -> Row:

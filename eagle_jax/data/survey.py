@@ -155,7 +155,7 @@ class Summary:
   @property
   def fill(self) -> float:
     """Share of packed rows' positions that content takes, in [0, 1]."""
-    return self.filled / max(1, self.rows * self.data.row_length)
+    return self.filled / max(1, self.rows * pack.row_shape(self.data)[0])
 
   def add(self, seen: Seen) -> None:
     """Counts a good record."""
@@ -174,12 +174,13 @@ class Summary:
 
   def finish(self) -> None:
     """Packs the records that wait for it, as training packs a window of them."""
+    length, slots = pack.row_shape(self.data)
     self.rows += len(
       pack.plan(
         [seen.kept for seen in self._window],
         [seen.pictures for seen in self._window],
-        length=self.data.row_length,
-        slots=self.data.row_images,
+        length=length,
+        slots=slots,
         share=self.data.share,
       )
     )

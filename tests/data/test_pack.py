@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagle_jax.data import batch, pack
+from eagle_jax.data import batch, pack, planned
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
 
@@ -122,7 +122,7 @@ def realistic(count, seed=0):
   ],
 )
 def test_realistic_lengths_fill_packed_rows(length, slots, share, tokens_filled, slots_filled):
-  positions, images = realistic(pack.WINDOW)
+  positions, images = realistic(planned.PACKED_SAMPLES)
   rows = len(
     pack.plan(positions.tolist(), images.tolist(), length=length, slots=slots, share=share)
   )
