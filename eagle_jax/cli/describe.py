@@ -1,6 +1,7 @@
 """`eagle-jax describe`: what a config builds, at full size, without computing anything.
 
 eagle-jax describe --config=eagle_x5_vicuna_7b:finetune
+eagle-jax describe --config=eagle_x5_vicuna_7b:finetune --sharding --devices=64
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ def run(arguments: Sequence[str], summary: str) -> int:
   parser.add_argument(
     "--devices", type=positive, default=1, metavar="N", help="devices to divide the memory by"
   )
+  parser.add_argument(
+    "--sharding", action="store_true", help="print how each tensor lies on the devices instead"
+  )
   options, overrides = parser.read(arguments, overrides=True)
   loaded = cli_config.load(options.config, overrides)
-  print("\n".join(lines(loaded.experiment, options.devices)))
+  describe = sharding_lines if options.sharding else lines
+  print("\n".join(describe(loaded.experiment, options.devices)))
   return 0
 
 
@@ -42,14 +47,11 @@ def lines(experiment: Experiment, devices: int) -> Iterator[str]:
     experiment: what to describe.
     devices: number to divide the memory by.
   """
-  from flax import traverse_util
-
   from eagle_jax.model import eagle as eagle_lib
   from eagle_jax.train import stages
 
   eagle = eagle_lib.build(experiment.model)
-  leaves = traverse_util.flatten_dict(dict(eagle_lib.abstract_params(eagle)), sep="/")
-  shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+  shapes = parameter_shapes(eagle)
   chosen = stages.treatments(experiment, shapes)
   stage = stages.STAGES[experiment.stage]
 
@@ -59,10 +61,58 @@ def lines(experiment: Experiment, devices: int) -> Iterator[str]:
   yield from memory_lines(experiment, shapes, chosen, devices=devices)
 
 
+def parameter_shapes(eagle: Eagle) -> Shapes:
+  """Returns '/'-joined path → shape of every parameter."""
+  from flax import traverse_util
+
+  from eagle_jax.model import eagle as eagle_lib
+
+  leaves = traverse_util.flatten_dict(dict(eagle_lib.abstract_params(eagle)), sep="/")
+  return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+
+
+def sharding_lines(experiment: Experiment, devices: int) -> Iterator[str]:
+  """Yields a line per parameter: shape, logical axes, mesh axes, bytes on each device.
+
+  Args:
+    experiment: its mesh lays the devices out.
+    devices: how many there are.
+
+  Raises:
+    EagleError: if the mesh is not of that many devices.
+  """
+  import jax.numpy as jnp
+
+  from eagle_jax.model import eagle as eagle_lib
+  from eagle_jax.sharding import axes, rules
+  from eagle_jax.train import stages
+
+  mesh = axes.sizes(experiment.mesh, devices)
+  shapes = parameter_shapes(eagle_lib.build(experiment.model))
+  chosen = stages.treatments(experiment, shapes)
+  logical, specs = rules.logical_axes(shapes), rules.specs(shapes, mesh)
+  kinds = {True: experiment.model.param_dtype, False: experiment.model.frozen_dtype}
+  widths = {trained: jnp.dtype(kind).itemsize for trained, kind in kinds.items()}
+  sizes = {
+    path: rules.bytes_per_device({path: shape}, mesh, widths[chosen[path].trained])
+    for path, shape in shapes.items()
+  }
+  longest = max(map(len, shapes))
+  yield " ".join(f"{axis}={side}" for axis, side in mesh.items()) + f", {devices} devices"
+  yield f"{'parameter':<{longest}}  {'shape':<22}{'logical axes':<26}{'mesh axes':<22}{'bytes':>14}"
+  for path, shape in shapes.items():
+    side = "×".join(map(str, shape))
+    names, spread = (",".join(a or "-" for a in one[path]) for one in (logical, specs))
+    yield f"{path:<{longest}}  {side:<22}{names:<26}{spread:<22}{sizes[path]:>14,}"
+  yield f"{'together':<{longest + 72}}{sum(sizes.values()):>14,}"
+
+
 def path_lines(experiment: Experiment, eagle: Eagle) -> Iterator[str]:
   """Yields the shapes that a picture and its text take on their way, [B, I, H, W, 3] first."""
   size, side = eagle.size, eagle.size.grid_side
-  slots, length = experiment.data.max_images, experiment.data.max_length
+  from eagle_jax.data import pack
+
+  length, slots = pack.row_shape(experiment.data)
   rows = experiment.batch_size
   grids = {name: expert_grid(eagle, name) for name, _ in size.experts}
   channels = sum(grid[-1] for grid in grids.values())

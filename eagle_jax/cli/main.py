@@ -1,7 +1,7 @@
 """The command itself: finds the verb, runs it, turns errors into one line and an exit code.
 
 Exit codes: 0 done, 1 an unforeseen error (with its traceback), 2 a mistake in the
-command, a config or the input (one line), 130 interrupted.
+command, a config or the input (one line), 3 a plan that does not fit, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ VERBS: Mapping[str, str] = {
   "generate": "answers a question about a picture",
   "demo": "runs all three stages on real pictures on this machine and writes a report",
   "data": "makes records ready to be trained on",
+  "plan": "compiles a stage for a slice of TPUs that is not there: does it fit, how long",
   "describe": "prints experts, shapes, what a stage trains, and memory, without computing",
 }
 """Each verb is the module of its name in this package, imported when it is asked for:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from eagle_jax import config
 from eagle_jax.errors import EagleError
+from eagle_jax.sharding import axes
+from eagle_jax.sharding.axes import AXES
 
 if typing.TYPE_CHECKING:
   from eagle_jax.types import Batch
 
-AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_SPEC = PartitionSpec(("data", "fsdp"))
 """Rows of a batch go over both axes; every other axis of the batch is whole."""
 
@@ -33,16 +33,8 @@ def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -
     EagleError: if the product of the axes is not the device count.
   """
   devices = jax.devices() if devices is None else list(devices)
-  shape = [getattr(sizes, axis) for axis in AXES]
-  if -1 in shape:
-    shape[shape.index(-1)] = len(devices) // -math.prod(shape)
-  if math.prod(shape) != len(devices):
-    asked = ", ".join(f"{axis}={getattr(sizes, axis)}" for axis in AXES)
-    raise EagleError(
-      f"the mesh axes must multiply to the device count: {asked} and {len(devices)} devices "
-      "(config field 'mesh'; --devices N emulates N devices on a CPU)"
-    )
-  return jax.make_mesh(tuple(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+  shape = tuple(axes.sizes(sizes, len(devices)).values())
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

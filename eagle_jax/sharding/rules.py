@@ -39,6 +39,22 @@ MESH_AXES: Mapping[str, str] = {
 }
 
 
+def logical_axes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Axes]:
+  """Returns the logical name of every axis of every parameter, None where it has none.
+
+  Args:
+    shapes: '/'-joined path → shape.
+
+  Raises:
+    EagleError: if a path is matched by no row of `PARAMETER_AXES`.
+  """
+  out = {}
+  for path, axes in patterns.assign(PARAMETER_AXES, shapes, what="sharding").items():
+    named = axes[-len(shapes[path]) :] if shapes[path] else ()
+    out[path] = (None,) * (len(shapes[path]) - len(named)) + named
+  return out
+
+
 def specs(
   shapes: Mapping[str, tuple[int, ...]], mesh_shape: Mapping[str, int]
 ) -> dict[str, PartitionSpec]:
@@ -54,16 +70,12 @@ def specs(
   Raises:
     EagleError: if a path is matched by no row of `PARAMETER_AXES`.
   """
-  found = patterns.assign(PARAMETER_AXES, shapes, what="sharding")
-  out = {}
-  for path, axes in found.items():
-    shape = shapes[path]
-    named = axes[-len(shape) :] if shape else ()
-    logical = (None,) * (len(shape) - len(named)) + named
-    out[path] = PartitionSpec(
-      *(_mesh_axis(name, side, mesh_shape) for name, side in zip(logical, shape, strict=True))
+  return {
+    path: PartitionSpec(
+      *(_mesh_axis(name, n, mesh_shape) for name, n in zip(logical, shapes[path], strict=True))
     )
-  return out
+    for path, logical in logical_axes(shapes).items()
+  }
 
 
 def _mesh_axis(name: str | None, side: int, mesh_shape: Mapping[str, int]) -> str | None:

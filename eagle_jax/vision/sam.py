@@ -130,6 +130,30 @@ def relative_bias(
   return bias.reshape(count, heads, side**2, side**2)
 
 
+class Qkv(nn.Module):
+  """One product for queries, keys and values, whose columns lie one after another in its kernel.
+
+  The kernel is cut in three, not what comes out: where heads are divided over devices, a
+  device then keeps the heads it computes. Cutting the result would first gather it, since
+  a third of the columns is no device's share.
+
+  Attributes:
+    dtype: of computation.
+  """
+
+  dtype: DTypeLike
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "M side side C"]) -> Float[Array, "M side side 3 C"]:
+    """Applies a kernel [C, 3·C] and a bias [3·C]."""
+    width = x.shape[-1]
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, 3 * width))
+    bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+    kernel, bias = (leaf.astype(self.dtype) for leaf in (kernel, bias))
+    out = jnp.einsum("myxc,cko->myxko", x.astype(self.dtype), kernel.reshape(width, 3, width))
+    return out + bias.reshape(1, 1, 1, 3, width)
+
+
 class Attention(nn.Module):
   """Self-attention over square windows with relative positions and one fused qkv layer.
 
@@ -145,7 +169,7 @@ class Attention(nn.Module):
   def __call__(self, x: Float[Array, "M side side C"]) -> Float[Array, "M side side C"]:
     """Mixes the cells of each of M windows or grids."""
     size, side = self.size, x.shape[1]
-    qkv = nn.Dense(3 * size.width, dtype=self.dtype, name="qkv")(x)
+    qkv = Qkv(self.dtype, name="qkv")(x)  # [M, side, side, 3, C]
     qkv = qkv.reshape(x.shape[0], side**2, 3, size.num_heads, size.head_dim)
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # each [M, T, H, d]
     rows, columns = (

@@ -49,3 +49,23 @@ def test_memory_counts_moments_and_gradients_of_what_is_trained_only():
 def test_a_wrong_expert_is_one_line(capsys):
   assert main(["describe", "--config=debug", "--config.model.experts=clip@demo,smm@demo"]) == 2
   assert "did you mean 'sam'" in capsys.readouterr().err
+
+
+def test_sharding_is_listed_per_tensor(capsys):
+  command = ["describe", "--config=debug:pretrain", "--sharding", "--devices=8"]
+  assert main([*command, "--config.mesh.tensor=2", "--config.model.experts=clip@demo"]) == 0
+  first, _, *rows, last = capsys.readouterr().out.splitlines()
+  assert first == "data=1 fsdp=4 tensor=2 sequence=1, 8 devices"
+  found = {row.split()[0]: row.split()[1:] for row in rows}
+  # 512 rows of 128 numbers of four bytes, an eighth on each device.
+  embedding = ["512×128", "vocab,width", "tensor,fsdp", f"{512 * 128 * 4 // 8:,}"]
+  assert found["language/embed/embedding"] == embedding
+  assert found["language/final_norm/scale"] == ["128", "-", "-", "512"]
+  assert int(last.split()[1].replace(",", "")) == sum(
+    int(row[-1].replace(",", "")) for row in found.values()
+  )
+
+
+def test_a_mesh_that_is_not_of_so_many_devices_is_refused(capsys):
+  assert main(["describe", "--config=debug", "--sharding", "--config.mesh.tensor=3"]) == 2
+  assert "must multiply to the device count" in capsys.readouterr().err

@@ -39,3 +39,8 @@ def test_a_parameter_without_a_row_is_named():
 def test_bytes_per_device_counts_the_shards():
   shapes = {"language/head/kernel": (32, 64), "language/final_norm/scale": (32,)}
   assert rules.bytes_per_device(shapes, MESH, 4) == 32 * 64 * 4 // 8 + 32 * 4
+
+
+def test_the_axes_of_a_stack_have_no_logical_name():
+  path = "language/layers/mlp/up/kernel"
+  assert rules.logical_axes({path: (3, 32, 64)}) == {path: (None, "width", "mlp")}

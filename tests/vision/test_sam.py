@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from eagle_jax.plan import collectives, hlo
 from eagle_jax.vision import sam
 from eagle_jax.vision.sam import SIZES, Block, Sam, SamSize, relative_bias
 
@@ -148,3 +150,23 @@ def test_neck_norms_channels_and_folds_squares_of_four_cells():
   np.testing.assert_allclose(plain.mean(-1), 0, atol=1e-5)
   for c, dy, dx in np.ndindex(3, 2, 2):
     np.testing.assert_array_equal(out[..., 4 * c + 2 * dy + dx], neck[:, dy::2, dx::2, c])
+
+
+def test_heads_divided_over_devices_are_not_gathered():
+  mesh = jax.make_mesh((2,), ("tensor",), (AxisType.Auto,), devices=jax.devices()[:2])
+  attention = sam.Attention(small(), jnp.float32)
+
+  def placed(leaf, *spec):
+    return jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec))
+    )
+
+  x = placed(jnp.zeros((64, 2, 2, 8)))
+  params = jax.tree.map(placed, jax.eval_shape(attention.init, jax.random.key(0), x)["params"])
+  params["qkv"]["kernel"] = placed(params["qkv"]["kernel"], None, "tensor")
+  params["out"]["kernel"] = placed(params["out"]["kernel"], "tensor", None)
+  compiled = jax.jit(lambda params, x: attention.apply({"params": params}, x)).lower(params, x)
+  found = collectives.find(hlo.parse(compiled.compile().as_text()), {"tensor": 2})
+  # What the row-wise layer gives is summed; of columns no more moves than the kernel has.
+  assert [one.sent for one in found if one.kind == "all-reduce"] == [64 * 4 * 8 * 4]
+  assert sum(one.sent for one in found if one.kind != "all-reduce") <= 8 * 24 * 4
