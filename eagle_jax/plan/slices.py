@@ -83,11 +83,13 @@ CUBIC: Mapping[int, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-  """Attributes:
-  name: as given, "v5e-256".
-  topology: the compiler's name, "v5e:16x16".
-  chips: how many.
-  chip: what each can do.
+  """So many chips of one generation, wired as they are sold.
+
+  Attributes:
+    name: as given, "v5e-256".
+    topology: the compiler's name, "v5e:16x16".
+    chips: how many.
+    chip: what each can do.
   """
 
   name: str

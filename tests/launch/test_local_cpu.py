@@ -69,9 +69,12 @@ def test_a_signal_reaches_every_process(local):
   command = [local.project / "launch" / "local_cpu.sh", "2x1", f"--workdir={local.folder}/w"]
   env = local.environment(EAGLE_JAX=str(local.folder / "eagle-jax"))
   with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
-    until(lambda: all((local.folder / f"up{number}").exists() for number in range(2)))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 42
+    try:
+      until(lambda: all((local.folder / f"up{number}").exists() for number in range(2)))
+      process.send_signal(signal.SIGTERM)
+      assert process.wait(60) == 42
+    finally:
+      process.kill()
   assert [text.splitlines()[-1] for text in logs(local).values()] == ["term", "term"]
 
 
