@@ -185,7 +185,8 @@ def test_entries_that_share_bytes_are_refused(tmp_path):
   for found in re.finditer(b"PK\x01\x02", raw):  # each says that it goes on into the next
     struct.pack_into("<II", raw, found.start() + 20, len(whole), len(whole))
   path.write_bytes(raw)
-  refuse(path, r"'c\.npy' overlaps others: together they are longer than the file")
+  # Newer Pythons see it first, and say so in their own words.
+  refuse(path, r"'c\.npy' overlaps others: together they are longer|Overlapped entries: 'a\.npy'")
 
 
 def test_an_encrypted_entry_is_refused(tmp_path):
