@@ -10,7 +10,7 @@ from typing import Any
 
 from eagle_jax.demo.records import Entry, answer_of
 from eagle_jax.demo.score import Score
-from eagle_jax.train import loop, metrics
+from eagle_jax.train import metrics, prepared
 from eagle_jax.train.stages import Row
 
 
@@ -110,8 +110,8 @@ def read_stage(workdir: Path, *, label: str, seconds: float) -> Stage:
     label: which of the stage's runs it was.
     seconds: its wall time.
   """
-  experiment = json.loads((workdir / loop.CONFIG_FILE).read_text(encoding="utf-8"))
-  rows = json.loads((workdir / loop.PARAMETERS_FILE).read_text(encoding="utf-8"))
+  experiment = json.loads((workdir / prepared.CONFIG_FILE).read_text(encoding="utf-8"))
+  rows = json.loads((workdir / prepared.PARAMETERS_FILE).read_text(encoding="utf-8"))
   return Stage(
     stage=experiment["stage"],
     label=label,

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from eagle_jax import checkpoint, config
-from eagle_jax.data import ahead, pipeline, tokenize
+from eagle_jax.data import ahead, pipeline
 from eagle_jax.errors import EagleError
-from eagle_jax.model import eagle as eagle_lib
-from eagle_jax.sharding.mesh import make_mesh
-from eagle_jax.train import metrics, optimizer, origins, placing, stages, state, step
+from eagle_jax.train import placing, prepared, state, step, telemetry
 from eagle_jax.types import Batch
-
-CONFIG_FILE, PARAMETERS_FILE = "config.json", "parameters.json"
-STARTED_FILE, SOURCES_FILE = "started_from.json", "sources.jsonl"
-MAY_CHANGE = (
-  *("mesh", "checkpoints", "log_every"),
-  *("data.workers", "data.prefetch", "data.bad_budget", "data.device_resize"),
-)
-"""Fields that may differ when a run goes on; any other change would be another run."""
-MIXTURE = ("data.records", "data.images", "data.sources")
-"""Fields that may differ, too, where `steps` and not the number of records ends the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +31,6 @@ class Result:
   steps: int
   loss: float
   seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A stage made ready: everything the loop needs that does not change."""
-
-  experiment: config.Experiment
-  workdir: str
-  mesh: jax.sharding.Mesh
-  eagle: eagle_lib.Eagle
-  chosen: Mapping[str, stages.Treatment]
-  abstract: state.Abstract
-  tx: optax.GradientTransformation
-  total_steps: int
 
 
 def run(experiment: config.Experiment, workdir: str) -> Result:
@@ -84,13 +54,13 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
     process_count=jax.process_count(),
   )
   with contextlib.closing(stream):
-    ready = prepare(experiment, workdir, num_records=stream.num_records)
+    ready = prepared.prepare(experiment, workdir, num_records=stream.num_records)
     saving = experiment.checkpoints
     checkpoints = checkpoint.Checkpoints(workdir, keep=saving.keep, verify=saving.verify)
     with contextlib.closing(checkpoints):
-      current, done, begun_with = start(ready, checkpoints, stream)
-      _note_sources(ready, done, stream.sources)
-      meta = describe(ready, begun_with)
+      current, done, begun_with = prepared.start(ready, checkpoints, stream)
+      prepared.note_sources(ready, done, stream.sources)
+      meta = prepared.describe(ready, begun_with)
       batches: ahead.Ahead[Batch] = ahead.Ahead(
         stream, placing.Placer(ready.mesh), depth=experiment.data.prefetch
       )
@@ -99,111 +69,8 @@ def run(experiment: config.Experiment, workdir: str) -> Result:
   return Result(ready.total_steps, loss, time.monotonic() - begun)
 
 
-def prepare(experiment: config.Experiment, workdir: str, *, num_records: int) -> Run:
-  """Builds the model abstractly, decides what is trained and writes both down."""
-  mesh = make_mesh(experiment.mesh)
-  eagle = eagle_lib.build(experiment.model)
-  paths = state.paths(eagle)
-  chosen = stages.treatments(experiment, paths)
-  abstract = state.abstract_params(eagle, experiment.model, chosen, mesh=mesh)
-  total = experiment.steps or math.ceil(experiment.epochs * num_records / experiment.batch_size)
-  trained = {path: treatment for path, treatment in chosen.items() if treatment.trained}
-  ready = Run(
-    experiment,
-    workdir,
-    mesh,
-    eagle,
-    chosen,
-    abstract,
-    optimizer.make(experiment.optimizer, total, trained),
-    total,
-  )
-  if jax.process_index() == 0:
-    _write_down(ready)
-  return ready
-
-
-def _write_down(ready: Run) -> None:
-  """Checks the folder against an earlier run in it, and writes config and parameter table."""
-  folder = pathlib.Path(ready.workdir)
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / CONFIG_FILE
-  if path.exists():
-    _refuse_other_run(json.loads(path.read_text()), ready)
-  path.write_text(ready.experiment.to_json())
-  rows = stages.summary({p: leaf.shape for p, leaf in ready.abstract.items()}, ready.chosen)
-  (folder / PARAMETERS_FILE).write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
-  stage = stages.STAGES[ready.experiment.stage]
-  print(f"{ready.experiment.name}: {ready.experiment.stage}, {stage.purpose}")
-  print(stages.table(rows), flush=True)
-
-
-def _refuse_other_run(before: dict[str, Any], ready: Run) -> None:
-  """Raises if the folder holds a run of another experiment."""
-  # An older version wrote no field that came since: it had what is the default now.
-  before = _leaves(json.loads(config.from_mapping(before).to_json()))
-  now = _leaves(json.loads(ready.experiment.to_json()))
-  may = (*MAY_CHANGE, *(MIXTURE if ready.experiment.steps else ()))
-  changed = [
-    field
-    for field in now
-    if now[field] != before.get(field) and not {field, field.split(".")[0]} & set(may)
-  ]
-  if changed:
-    hint = " (where steps is given, the sources may change)" if set(changed) <= set(MIXTURE) else ""
-    raise EagleError(
-      f"{ready.workdir} holds a run that differs in {', '.join(changed)}; "
-      f"give the new run a folder of its own{hint}"
-    )
-
-
-def _leaves(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-  """Returns dotted field → value of a config's JSON; a list is one value."""
-  leaves: dict[str, Any] = {}
-  for name, value in values.items():
-    inner = _leaves(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
-    leaves.update(inner)
-  return leaves
-
-
-def _note_sources(ready: Run, done: int, sources: list[dict[str, Any]]) -> None:
-  """Appends what is trained on, with its licences, from update `done` on, where that is new."""
-  path = pathlib.Path(ready.workdir) / SOURCES_FILE
-  noted = path.read_text().splitlines() if path.exists() else []
-  if jax.process_index() == 0 and (not noted or json.loads(noted[-1])["sources"] != sources):
-    with path.open("a") as file:
-      file.write(json.dumps({"step": done, "sources": sources}) + "\n")
-
-
-def start(
-  ready: Run, checkpoints: checkpoint.Checkpoints, stream: pipeline.BatchIterator
-) -> tuple[state.TrainState, int, list[dict[str, Any]]]:
-  """Returns the state to go on from, the updates it has done, and what the run began with.
-
-  The order of decision: the run's own last checkpoint that is as it was written, or else
-  what the experiment starts from.
-  """
-  experiment = ready.experiment
-  latest = checkpoints.newest_good()
-  if latest is None:
-    params, records = origins.parameters(experiment, ready.eagle, ready.abstract)
-    told = [dataclasses.asdict(record) for record in records]
-    if jax.process_index() == 0:
-      (pathlib.Path(ready.workdir) / STARTED_FILE).write_text(json.dumps(told, indent=1))
-      for record in records:
-        print(record, flush=True)
-    fresh = state.create(params, ready.chosen, ready.tx, seed=experiment.seed, mesh=ready.mesh)
-    return fresh, 0, told
-  blank = state.abstract_state(ready.abstract, ready.chosen, ready.tx, mesh=ready.mesh)
-  params, rest = checkpoints.restore(
-    latest, params=ready.abstract, optimizer=state.beside_params(blank), data=stream
-  )
-  told = checkpoint.read_meta(ready.workdir).get("started_from", [])
-  return state.from_parts(params, rest, blank), latest, told
-
-
 def train(
-  ready: Run,
+  ready: prepared.Run,
   current: state.TrainState,
   done: int,
   *,
@@ -212,23 +79,16 @@ def train(
   meta: Mapping[str, Any],
 ) -> float:
   """Does the remaining updates, logging and saving; returns the last logged loss."""
-  experiment = ready.experiment
-  progress = metrics.Progress(experiment.name, ready.total_steps, done=done)
-  loss = math.nan
-  rate = optimizer.learning_rate(experiment.optimizer, ready.total_steps)
+  every = ready.experiment.checkpoints.every
   update = _Compiled(ready)
-  with contextlib.closing(metrics.Metrics(ready.workdir, start=done)) as log:
+  with contextlib.closing(telemetry.Telemetry(ready, done)) as told:
     while done < ready.total_steps:
       current, measured = update(current, next(batches))
       done += 1
       last = done == ready.total_steps
-      if last or done % experiment.log_every == 0:
-        values = {name: float(value) for name, value in jax.device_get(measured).items()}
-        loss = values["loss"]
-        log.write(done, {**values, "lr": float(rate(done - 1))})
-        _stop_on_nan(loss, done)
-        progress.show(done, f"loss {loss:.4f}")
-      if last or done % experiment.checkpoints.every == 0:
+      if told.step(done, measured):
+        _stop_on_nan(told.loss, done)
+      if last or done % every == 0:
         checkpoints.save(
           done,
           params=current.params(),
@@ -237,13 +97,13 @@ def train(
           meta=meta,
           last=last,
         )
-  return loss
+  return told.loss
 
 
 class _Compiled:
   """The update, compiled once for each shape that batches have."""
 
-  def __init__(self, ready: Run):
+  def __init__(self, ready: prepared.Run):
     """Compiles nothing yet."""
     accumulate = ready.experiment.optimizer.accumulate
     self._function = step.make(ready.eagle, ready.tx, accumulate=accumulate)
@@ -261,21 +121,3 @@ def _stop_on_nan(loss: float, done: int) -> None:
   """Raises if the loss is no number: going on would only save garbage."""
   if not np.isfinite(loss):
     raise EagleError(f"the loss must be finite, it is {loss} at step {done}")
-
-
-def describe(ready: Run, begun_with: list[dict[str, Any]]) -> dict[str, Any]:
-  """Returns what is saved beside the arrays so that they can be used again.
-
-  Config, and the identity of tokenizer and template: answering with another one than
-  the model was trained with would give nonsense without an error.
-  """
-  experiment = ready.experiment
-  return {
-    "kind": "training",
-    "stage": experiment.stage,
-    "config": json.loads(experiment.to_json()),
-    "started_from": begun_with,
-    "tokenizer": tokenize.load(experiment.data.tokenizer).digest,
-    "template": experiment.data.template,
-    "parameters": len(ready.abstract),
-  }

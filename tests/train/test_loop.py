@@ -1,6 +1,5 @@
 """The loop: it learns, it goes on after kill -9 as if nothing had happened, it refuses nonsense."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -17,41 +16,14 @@ from PIL import Image
 
 from eagle_jax import checkpoint, config
 from eagle_jax.errors import EagleError
-from eagle_jax.model import eagle as eagle_lib
-from eagle_jax.train import loop, metrics, state
+from eagle_jax.train import loop, metrics, prepared
 from tests.datasets import record
-from tests.interchange import foreign
+from tests.train.small_run import experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS, EVERY, KILL_AFTER = 16, 3, 7
 PATIENCE = 300
 """Seconds until a child that should train is given up."""
-
-MODEL = config.Model(
-  experts=("clip@demo",),
-  language="demo",
-  image_size=64,
-  grid_side=2,
-  dtype="float32",
-  frozen_dtype="float32",
-  remat="none",
-)
-
-
-def experiment(data, **changes):
-  values = {
-    "name": "small",
-    "stage": "finetune",
-    "init_missing": True,
-    "batch_size": 4,
-    "steps": 4,
-    "log_every": 1,
-    "model": MODEL,
-    "data": dataclasses.replace(data, max_length=48),
-    "mesh": config.Mesh(data=1, fsdp=4, tensor=2),
-    "checkpoints": config.Checkpoints(every=2, keep=2),
-  }
-  return config.Experiment(**{**values, **changes})
 
 
 def command(data, workdir, *, stage, start_from):
@@ -159,9 +131,9 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, dataset):
 def test_the_folder_says_what_was_run(tmp_path, dataset):
   chosen = experiment(dataset(5), stage="pretrain", steps=2)
   loop.run(chosen, str(tmp_path / "run"))
-  written = json.loads((tmp_path / "run" / loop.CONFIG_FILE).read_text())
+  written = json.loads((tmp_path / "run" / prepared.CONFIG_FILE).read_text())
   assert config.from_mapping(written) == chosen
-  parts = json.loads((tmp_path / "run" / loop.PARAMETERS_FILE).read_text())
+  parts = json.loads((tmp_path / "run" / prepared.PARAMETERS_FILE).read_text())
   assert {row["part"]: row["trained"] > 0 for row in parts} == {
     "vision/clip": False,
     "projector": True,
@@ -171,41 +143,6 @@ def test_the_folder_says_what_was_run(tmp_path, dataset):
   assert meta["stage"] == "pretrain"
   assert meta["template"] == "brief"
   assert len(meta["tokenizer"]) == 64
-
-
-class Still:
-  """A stream of batches that nobody asks for one."""
-
-  def get_state(self):
-    return 0
-
-  def set_state(self, state):
-    assert state == 0
-
-
-def test_a_run_remembers_what_it_began_with(tmp_path, dataset, capsys):
-  eagle = eagle_lib.build(MODEL)
-  place = foreign.save(tmp_path / "model.safetensors", foreign.tensors(eagle, "whole"))
-  chosen = experiment(dataset(5), steps=2, start_from=(place,), init_missing=False)
-  folder = str(tmp_path / "run")
-  ready = loop.prepare(chosen, folder, num_records=5)
-  stream = Still()
-  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
-    current, done, begun_with = loop.start(ready, checkpoints, stream)
-    [told] = begun_with
-    assert (done, told["place"], told["part"]) == (0, place, "whole")
-    assert told["parameters"] == len(ready.abstract)
-    assert json.loads((tmp_path / "run" / loop.STARTED_FILE).read_text()) == begun_with
-    assert f"starts from {place}: whole in the names of 'eagle'" in capsys.readouterr().out
-    checkpoints.save(
-      1,
-      params=current.params(),
-      optimizer=state.beside_params(current),
-      data=stream,
-      meta=loop.describe(ready, begun_with),
-    )
-  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
-    assert loop.start(ready, checkpoints, stream)[1:] == (1, begun_with)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +185,7 @@ def test_a_run_goes_on_with_other_sources_and_notes_their_licences(tmp_path, dat
     chosen, data=dataclasses.replace(chosen.data, sources=two, prefetch=0, workers=0)
   )
   assert loop.run(other, str(folder)).steps == 4
-  noted = [json.loads(line) for line in (folder / loop.SOURCES_FILE).read_text().splitlines()]
+  noted = [json.loads(line) for line in (folder / prepared.SOURCES_FILE).read_text().splitlines()]
   assert [row["step"] for row in noted] == [0, 2]
   assert [[s["licence"] for s in row["sources"]] for row in noted] == [
     ["CC0"],
@@ -259,27 +196,3 @@ def test_a_run_goes_on_with_other_sources_and_notes_their_licences(tmp_path, dat
     loop.run(
       dataclasses.replace(other, data=dataclasses.replace(other.data, aspect="square")), str(folder)
     )
-
-
-def test_the_number_of_steps_must_not_follow_other_sources(tmp_path, dataset):
-  chosen = experiment(dataset(5), steps=0)
-  loop.prepare(chosen, str(tmp_path), num_records=5)
-  moved = dataclasses.replace(chosen.data, records="moved.json")
-  with pytest.raises(EagleError, match=r"differs in data\.records.*where steps is given"):
-    loop.prepare(dataclasses.replace(chosen, data=moved), str(tmp_path), num_records=5)
-
-
-def test_a_run_of_a_version_that_knew_fewer_fields_goes_on(tmp_path, dataset):
-  chosen = experiment(dataset(5), steps=1)
-  loop.run(chosen, str(tmp_path / "run"))
-  path = tmp_path / "run" / loop.CONFIG_FILE
-  written = json.loads(path.read_text())
-  del written["model"]["vocab_rows"]
-  path.write_text(json.dumps(written))
-  assert loop.run(chosen, str(tmp_path / "run")).steps == 1
-
-
-def test_the_length_of_a_run_follows_from_its_epochs(tmp_path, dataset):
-  chosen = experiment(dataset(10), steps=0, epochs=0.5)
-  ready = loop.prepare(chosen, str(tmp_path), num_records=10)
-  assert ready.total_steps == 2

@@ -17,7 +17,7 @@ from eagle_jax import config
 from eagle_jax.data import ahead, batch, canvas, image, pipeline, planned
 from eagle_jax.errors import EagleError
 from eagle_jax.sharding.mesh import make_mesh
-from eagle_jax.train import loop, metrics, placing
+from eagle_jax.train import loop, metrics, placing, prepared
 from eagle_jax.types import PLACEHOLDER
 from tests.datasets import record
 
@@ -195,4 +195,4 @@ def test_training_is_the_same_bit_by_bit_and_a_run_may_change_over(tmp_path, pic
   rows = metrics.read(str(tmp_path / "device"))
   assert rows == metrics.read(str(tmp_path / "host"))
   assert [row["step"] for row in rows] == [1, 2, 3]
-  loop.prepare(chosen, str(tmp_path / "device"), num_records=11)  # is not refused
+  prepared.prepare(chosen, str(tmp_path / "device"), num_records=11)  # is not refused

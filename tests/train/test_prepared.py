@@ -1,0 +1,73 @@
+"""A run made ready: what it began with is remembered, how long it is, what may change."""
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+
+from eagle_jax import checkpoint
+from eagle_jax.errors import EagleError
+from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.train import loop, prepared, state
+from tests.interchange import foreign
+from tests.train.small_run import MODEL, experiment
+
+
+class Still:
+  """A stream of batches that nobody asks for one."""
+
+  def get_state(self):
+    return 0
+
+  def set_state(self, state):
+    assert state == 0
+
+
+def test_a_run_remembers_what_it_began_with(tmp_path, dataset, capsys):
+  eagle = eagle_lib.build(MODEL)
+  place = foreign.save(tmp_path / "model.safetensors", foreign.tensors(eagle, "whole"))
+  chosen = experiment(dataset(5), steps=2, start_from=(place,), init_missing=False)
+  folder = str(tmp_path / "run")
+  ready = prepared.prepare(chosen, folder, num_records=5)
+  stream = Still()
+  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
+    current, done, begun_with = prepared.start(ready, checkpoints, stream)
+    [told] = begun_with
+    assert (done, told["place"], told["part"]) == (0, place, "whole")
+    assert told["parameters"] == len(ready.abstract)
+    assert json.loads((tmp_path / "run" / prepared.STARTED_FILE).read_text()) == begun_with
+    assert f"starts from {place}: whole in the names of 'eagle'" in capsys.readouterr().out
+    checkpoints.save(
+      1,
+      params=current.params(),
+      optimizer=state.beside_params(current),
+      data=stream,
+      meta=prepared.describe(ready, begun_with),
+    )
+  with contextlib.closing(checkpoint.Checkpoints(folder, keep=2)) as checkpoints:
+    assert prepared.start(ready, checkpoints, stream)[1:] == (1, begun_with)
+
+
+def test_the_number_of_steps_must_not_follow_other_sources(tmp_path, dataset):
+  chosen = experiment(dataset(5), steps=0)
+  prepared.prepare(chosen, str(tmp_path), num_records=5)
+  moved = dataclasses.replace(chosen.data, records="moved.json")
+  with pytest.raises(EagleError, match=r"differs in data\.records.*where steps is given"):
+    prepared.prepare(dataclasses.replace(chosen, data=moved), str(tmp_path), num_records=5)
+
+
+def test_a_run_of_a_version_that_knew_fewer_fields_goes_on(tmp_path, dataset):
+  chosen = experiment(dataset(5), steps=1)
+  loop.run(chosen, str(tmp_path / "run"))
+  path = tmp_path / "run" / prepared.CONFIG_FILE
+  written = json.loads(path.read_text())
+  del written["model"]["vocab_rows"]
+  path.write_text(json.dumps(written))
+  assert loop.run(chosen, str(tmp_path / "run")).steps == 1
+
+
+def test_the_length_of_a_run_follows_from_its_epochs(tmp_path, dataset):
+  chosen = experiment(dataset(10), steps=0, epochs=0.5)
+  ready = prepared.prepare(chosen, str(tmp_path), num_records=10)
+  assert ready.total_steps == 2
