@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from eagle_jax import config
-from eagle_jax.data import image
+from eagle_jax.data import image, pixels
 
 if typing.TYPE_CHECKING:
   from jaxtyping import Float64, Int32, UInt8
@@ -49,9 +49,9 @@ class Axis(NamedTuple):
 
 
 class Drawn(NamedTuple):
-  """One picture, and how both of its axes become `side` pixels."""
+  """One picture, a byte of no meaning behind each pixel, and how its axes become `side`."""
 
-  pixels: UInt8[np.ndarray, "h w 3"]
+  pixels: UInt8[np.ndarray, "h w 4"]
   rows: Axis
   columns: Axis
 
@@ -59,10 +59,10 @@ class Drawn(NamedTuple):
 class Canvas(NamedTuple):
   """Pictures of a batch on canvases of one shape.
 
-  What lies beside a picture is any bytes, not the same twice, and has no weight.
+  What lies beside a picture, and behind each pixel, is any bytes and has no weight.
   """
 
-  pixels: UInt8[np.ndarray, "B H W 3"]
+  pixels: UInt8[np.ndarray, "B H W 4"]
   rows: Axis
   columns: Axis
 
@@ -126,7 +126,8 @@ def draw(picture: Image.Image, side: int, aspect: str) -> Drawn:
   too_thin = aspect != "pad" and math.prod(scaled) > image.MAX_PIXELS
   if long > SIDES[-1] or num_taps(long, side) > MAX_TAPS or too_thin:
     whole = _axis(side, side, side)
-    return Drawn(image.preprocess(picture, side, aspect), whole, whole)
+    made = Image.fromarray(image.preprocess(picture, side, aspect))
+    return Drawn(pixels.view(made), whole, whole)
   if aspect == "pad":
     columns, rows = (_axis(n, long, side, shift=(long - n) // 2) for n in size)
   else:
@@ -134,7 +135,7 @@ def draw(picture: Image.Image, side: int, aspect: str) -> Drawn:
       _cut(_axis(n, n, whole), (whole - side) // 2, side)
       for n, whole in zip(size, scaled, strict=True)
     )
-  return Drawn(np.asarray(image.to_rgb(picture)), rows, columns)
+  return Drawn(pixels.view(image.to_rgb(picture)), rows, columns)
 
 
 def load(
@@ -175,14 +176,14 @@ def stack(pictures: Sequence[Drawn]) -> Canvas:
   highest, widest = (max(p.pixels.shape[axis] for p in pictures) for axis in (0, 1))
   # Only what the host made square can be larger than every canvas.
   height, width = (next((n for n in SIDES if n >= most), side) for most in (highest, widest))
-  # Not zeros: clearing what has no weight would cost as much as copying the pictures.
-  pixels = np.empty((len(pictures), height, width, 3), np.uint8)
-  for canvas, drawn in zip(pixels, pictures, strict=True):
+  # Clearing what has no weight would cost as much as copying the pictures.
+  canvases = pixels.room((len(pictures), height, width, 4))
+  for canvas, drawn in zip(canvases, pictures, strict=True):
     h, w, _ = drawn.pixels.shape
     canvas[:h, :w] = drawn.pixels
   taps = num_taps(max(height, width), side)
   rows = _stacked([drawn.rows for drawn in pictures], taps)
-  return Canvas(pixels, rows, _stacked([drawn.columns for drawn in pictures], taps))
+  return Canvas(canvases, rows, _stacked([drawn.columns for drawn in pictures], taps))
 
 
 def _stacked(axes: Sequence[Axis], taps: int) -> Axis:

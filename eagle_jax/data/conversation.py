@@ -8,6 +8,7 @@ Source: EAGLE, conversation.py; the texts are those of the released models.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -216,13 +217,18 @@ def _message(text: str, *, pictures_only: bool) -> Iterator[Span]:
       yield Span(piece, "text", False)
 
 
-def _written(form: Template, text: str, *, supervised: bool) -> Iterator[Span]:
-  """Yields the spans of a template's own text, its special tokens set apart."""
-  if not form.specials:
-    yield Span(text, "text", supervised)
-    return
-  for piece in re.split("(" + "|".join(map(re.escape, form.specials)) + ")", text):
-    yield Span(piece, "special" if piece in form.specials else "text", supervised)
+def _written(form: Template, text: str, *, supervised: bool) -> tuple[Span, ...]:
+  """Returns the spans of a template's own text, its special tokens set apart."""
+  return _split(text, form.specials, supervised)
+
+
+@functools.lru_cache(maxsize=256)  # templates are few, and so are their texts
+def _split(text: str, specials: tuple[str, ...], supervised: bool) -> tuple[Span, ...]:
+  """Returns the spans of a text, special tokens set apart."""
+  if not specials:
+    return (Span(text, "text", supervised),)
+  pieces = re.split("(" + "|".join(map(re.escape, specials)) + ")", text)
+  return tuple(Span(p, "special" if p in specials else "text", supervised) for p in pieces if p)
 
 
 def _joined(spans: Sequence[Span]) -> Iterator[Span]:

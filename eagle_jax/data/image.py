@@ -18,7 +18,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 
 from eagle_jax import config
 from eagle_jax.data.records import BadRecordError, safe_join
@@ -30,10 +30,15 @@ MEAN_COLOUR = (122, 116, 104)
 """CLIP's mean colour in levels, rounded down. Source: EAGLE, mm_utils.py, expand2square."""
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, padded or resized, in pixels."""
+MAX_HELD = 4 * MAX_PIXELS
+"""Bytes that a picture and what decodes, turns or cuts it may hold at once."""
 _WHOLE = 1 << 20  # pixels up to which a picture is converted and resized at once
 _STRIP = 1 << 18  # pixels of what a larger one is cut into
 _THIN_SIDE = 4096  # pixels that the long side of a very thin picture is shrunk to
 # EPS, PDF and the like run other programs or touch other files when they are read.
+_HELD = {"WEBP": 16, "TIFF": 16}  # bytes per pixel, a decoder's own included; others: 4
+_SCAN = 16  # bytes of the header of a JPEG's scan, at most
+_ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 need a copy
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
@@ -42,7 +47,8 @@ def read(file: str | bytes) -> Image.Image:
 
   Raises:
     BadRecordError: if it is no readable picture of a known format, or holds more than
-      MAX_PIXELS; the size is looked at before anything is decoded.
+      MAX_PIXELS or would take more than MAX_HELD; the size is looked at before anything
+      is decoded.
   """
   return to_rgb(_opened(file, decode=True))
 
@@ -51,7 +57,7 @@ def examine(file: bytes) -> tuple[int, int]:
   """Returns width and height of an encoded picture; nothing is decoded.
 
   Raises:
-    BadRecordError: if it is of no known format, or holds more than MAX_PIXELS.
+    BadRecordError: if it is of no known format, or as `read` too large to be decoded.
   """
   return _opened(file, decode=False).size
 
@@ -65,9 +71,12 @@ def _opened(file: str | bytes, *, decode: bool) -> Image.Image:
     ) as held:
       if held.width * held.height > MAX_PIXELS:
         raise BadRecordError("image too large", f"{name} has {held.width}x{held.height} pixels")
+      _demand_memory(held, _decoder_holds(held), "decoded")
       if not decode:
         return held
       held.load()
+      if held.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        _demand_memory(held, 8, "turned")
       ImageOps.exif_transpose(held, in_place=True)  # a copy would cost a third of the decoding
       _demand_range(held)
       _converted(held.crop((0, 0, 1, 1)))  # whether its mode and palette can be
@@ -80,6 +89,35 @@ def _opened(file: str | bytes, *, decode: bool) -> Image.Image:
     raise
   except Exception as error:  # a damaged file may make a decoder raise anything
     raise BadRecordError("unreadable image", f"{name}: {error or type(error).__name__}") from None
+
+
+def _demand_memory(image: Image.Image, held: float, done: str) -> None:
+  """Checks that what is done to a picture, holding so many bytes per pixel, may take so much."""
+  if (needed := image.width * image.height * held) > MAX_HELD:
+    raise BadRecordError(
+      "image too large",
+      f"{image.width}x{image.height} pixels of {image.format} take {needed / 1e6:.0f} MB to be "
+      f"{done}, {MAX_HELD / 1e6:.0f} are allowed",
+    )
+
+
+def _decoder_holds(image: Image.Image) -> float:
+  """Returns the bytes per pixel that decoding takes at most, Pillow's own included.
+
+  Source: libjpeg, jdmaster.c: coefficients of 16 bits are held for the whole picture where
+  its first scan does not hold all that there is.
+  """
+  if isinstance(image, JpegImagePlugin.JpegImageFile) and image.fp is not None:
+    # Pillow stops behind the scan's header, whose length goes by what the scan holds.
+    image.fp.seek(max(0, image.fp.tell() - _SCAN))
+    header = image.fp.read(_SCAN)
+    parts = (b"\xff\xda\0" + bytes((6 + 2 * n, n)) for n in range(1, image.layers))
+    apart = any(header[-2 - part[3] :].startswith(part) for part in parts)
+    if image.info.get("progressive") or apart:
+      sampled = [(across, down) for _, across, down, _ in image.layer]
+      most = max(h for h, _ in sampled) * max(v for _, v in sampled)
+      return 4 + 2 * sum(h * v for h, v in sampled) / max(most, 1)
+  return _HELD.get(image.format or "", 4)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -135,8 +173,8 @@ def preprocess(image: Image.Image, side: int, aspect: str) -> UInt8[np.ndarray, 
     aspect: 'pad' to a square of the mean colour first, or 'square': cut the long sides.
 
   Raises:
-    BadRecordError: if the cut would need more than MAX_PIXELS: a long and very thin picture;
-      or as `to_rgb`.
+    BadRecordError: if the cut would need more than MAX_PIXELS, or far more than
+      MAX_HELD: a picture that is long and thin; or as `to_rgb`.
   """
   _demand_range(image)
   width, height = image.size
@@ -146,7 +184,10 @@ def preprocess(image: Image.Image, side: int, aspect: str) -> UInt8[np.ndarray, 
     width = height = max(image.size)
   short = min(width, height)
   size = (side * width // short, side * height // short)
-  if size[0] * size[1] > MAX_PIXELS:
+  narrow = 4 * side * height  # bytes of the picture with its rows resized
+  held = 4 * image.width * image.height + narrow
+  too_much = narrow > MAX_HELD * 13 // 100 and held > MAX_HELD * 17 // 16
+  if size[0] * size[1] > MAX_PIXELS or (aspect != "pad" and too_much):
     raise BadRecordError("image too thin", f"{width}x{height} pixels cannot be cut to a square")
   left, top = (size[0] - side) // 2, (size[1] - side) // 2
   # One axis at a time: Pillow 13 takes the other one first where a tall picture is cut.

@@ -48,10 +48,14 @@ class Sample(NamedTuple):
 
 
 class Loaded(NamedTuple):
-  """A Row or a Sample, or None where every record tried was bad, and the bad ones met."""
+  """A Row or a Sample, or None where every record tried was bad, and the bad ones met.
+
+  `number` is that of the record it was made of.
+  """
 
   made: Any
   faults: tuple[Fault, ...]
+  number: int = -1
 
 
 class Loader:
@@ -99,7 +103,7 @@ class Loader:
     faults: list[Fault] = []
     for tried in itertools.islice(self._records.following(number), _REPLACEMENTS):
       try:
-        return Loaded(make(tried), tuple(faults))
+        return Loaded(make(tried), tuple(faults), tried)
       except BadRecordError as bad:
         faults.append(self.fault(tried, bad))
     return Loaded(None, tuple(faults))
@@ -205,6 +209,10 @@ class Elements:
     taken = [self._checked(next(self._stream)) for _ in range(count)]
     self.position += count
     return taken
+
+  def look(self, position: int, count: int) -> list[Loaded]:
+    """Makes `count` elements from `position` on once more, for whoever asks; nothing moves."""
+    return [self._made[n] for n in range(position, position + count)]
 
   def go_to(self, position: int) -> None:
     """Goes to the element behind the first `position` of them."""

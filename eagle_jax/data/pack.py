@@ -13,6 +13,7 @@ and fill is no better; docs/data.md has the numbers.
 
 from __future__ import annotations
 
+import heapq
 import typing
 from collections.abc import Sequence
 
@@ -103,8 +104,12 @@ def bins(
   pictured = np.asarray(images, np.int64) > 0
   as_they_come = np.lexsort((np.where(pictured, 0, -sizes), ~pictured))  # stable
   orders = (np.argsort(-sizes, kind="stable"), as_they_come)
-  tries = [_filled(sizes, images, order, length=length, slots=slots) for order in orders]
-  return sorted(tuple(sorted(row)) for row in min(tries, key=len))
+  tries = (_filled(sizes, images, order, length=length, slots=slots) for order in orders)
+  best = next(tries)
+  fewest = max(-(-int(sizes.sum()) // length), int(np.sum(2 * sizes > length)))
+  if len(best) > max(fewest, -(-sum(images) // slots) if slots else 0):
+    best = min(best, *tries, key=len)
+  return sorted(tuple(sorted(row)) for row in best)
 
 
 def _filled(
@@ -155,14 +160,14 @@ def _dealt(
 ) -> list[list[int]] | None:
   """Tries to deal rows into `count` groups; None where one does not fit."""
   groups: list[list[int]] = [[] for _ in range(count)]
-  held = [0] * count
+  open_ones = [(0, group) for group in range(count)]  # a heap; equal pictures: the first group
   for row in sorted(range(len(pictures)), key=lambda r: -pictures[r]):
-    open_ones = [g for g in range(count) if len(groups[g]) < share]
-    group = min(open_ones, key=held.__getitem__, default=None)
-    if group is None or held[group] + pictures[row] > slots:
+    if not open_ones or open_ones[0][0] + pictures[row] > slots:
       return None
+    held, group = heapq.heappop(open_ones)
     groups[group].append(row)
-    held[group] += pictures[row]
+    if len(groups[group]) < share:
+      heapq.heappush(open_ones, (held + pictures[row], group))
   return groups
 
 

@@ -28,6 +28,9 @@ class Maker(Protocol):
   def __next__(self) -> HostBatch:
     """Returns the next batch."""
 
+  def numbers(self, state: dict[str, Any]) -> list[int]:
+    """Returns the records of the batch behind a position."""
+
   def get_state(self) -> dict[str, Any]:
     """Returns the position as JSON-able data."""
 
@@ -49,7 +52,7 @@ class BatchIterator(Iterator[HostBatch]):
 
   def __init__(self, maker: Maker, *, found: Mixture, bad: BadRecords):
     """Starts before the first batch."""
-    self._maker = maker
+    self._maker, self._found = maker, found
     self.num_records = found.epoch
     self.sources = found.describe()
     self.bad = bad
@@ -61,6 +64,14 @@ class BatchIterator(Iterator[HostBatch]):
       EagleError: if bad records pass their budget, or no token of the batch is supervised.
     """
     return next(self._maker)
+
+  def records(self, state: dict[str, Any]) -> list[dict[str, str]]:
+    """Returns id and place of each record in this process's batch behind a position.
+
+    Reads them once more; nothing moves.
+    """
+    numbers = self._maker.numbers(state)
+    return [{"id": self._found[n].id, "place": self._found.place(n)} for n in numbers]
 
   def get_state(self) -> dict[str, Any]:
     """Returns the position as JSON-able data, without what was read ahead."""
@@ -93,6 +104,11 @@ class PlainBatches(Iterator[HostBatch]):
     )
     batch.demand_targets(made, f"batch {number} of this process")
     return made
+
+  def numbers(self, state: dict[str, Any]) -> list[int]:
+    """Returns the records of the batch behind a position."""
+    found = self._elements.look(int(state["position"]), self._rows)
+    return [loaded.number for loaded in found]
 
   def get_state(self) -> dict[str, Any]:
     """Returns the rows given so far."""

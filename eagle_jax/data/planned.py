@@ -129,6 +129,7 @@ class PlannedBatches(Iterator[HostBatch]):
     self._collate = collate
     self._begins, self._given = 0, 0
     self._pieces: list[Piece] = []
+    self._planned: tuple[int, list[Piece]] = (-1, [])  # for whoever asks from another thread
 
   def __next__(self) -> HostBatch:
     """Returns the next batch.
@@ -153,6 +154,7 @@ class PlannedBatches(Iterator[HostBatch]):
       if self._pieces:
         self._begins, self._given = self._begins + self._plan.window, 0
       self._pieces = self._plan.make(self._elements.take(self._plan.window))
+      self._planned = (self._begins, self._pieces)
     self._given += 1
     return self._pieces[self._given - 1]
 
@@ -169,6 +171,20 @@ class PlannedBatches(Iterator[HostBatch]):
       joined = self._plan.joins or not good
       rows.append(pack.join(good) if joined else good[0])
     return rows
+
+  def numbers(self, state: dict[str, Any]) -> list[int]:
+    """Returns the records of the batch behind a position; plans its window anew if need be."""
+    begins, given = int(state["position"]), int(state["given"])
+    count = self._plan.pieces
+    found: list[Piece] = []
+    while len(found) < count:
+      at, pieces = self._planned
+      if at != begins:
+        window = self._elements.look(begins, self._plan.window)
+        pieces = self._plan.make([loaded.made for loaded in window])
+      found += pieces[given:]
+      begins, given = begins + self._plan.window, 0
+    return [each.number for piece in found[:count] for row in piece.rows for each in row]
 
   def get_state(self) -> dict[str, Any]:
     """Returns the position as JSON-able data."""

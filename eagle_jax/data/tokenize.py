@@ -35,6 +35,7 @@ _WORD_MARK = "▁"  # what SentencePiece writes for a space
 # remove_extra_whitespaces (4) false. Appended to the model's bytes it overrides both,
 # since a protocol buffer takes the last value it meets.
 _AS_IT_STANDS = b"\x1a\x04\x18\x00\x20\x00"
+_KNOWN_LENGTH = 256  # characters of a text whose ids are kept
 _BEGIN_NAMES = ("<|begin_of_text|>", "<s>", "<bos>", "[BOS]")
 _END_NAMES = ("<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>", "[EOS]")
 _PAD_NAMES = ("<pad>", "<|finetune_right_pad_id|>", "[PAD]", "<|pad|>")
@@ -83,6 +84,9 @@ class Tokenizer(Protocol):
   vocab_size: int
   digest: str
   habits: Habits
+
+  def __hash__(self) -> int:
+    """Returns anything that is the same as long as the vocabulary is."""
 
   def encode(self, text: str, *, continues: bool = False) -> list[int]:
     """Returns ids without begin or end token.
@@ -304,10 +308,21 @@ def encode(tokenizer: Tokenizer, spans: Sequence[Span], *, opens: bool = False) 
       # The begin token is put in front of the finished text and ends no word.
       continues = not opens and (continues or span.text != BOS)
     else:
-      piece, continues = tokenizer.encode(span.text, continues=continues), True
+      # Answers differ; what a template writes comes again in every conversation.
+      if span.supervised or len(span.text) > _KNOWN_LENGTH:
+        piece = tokenizer.encode(span.text, continues=continues)
+      else:
+        piece = _known(tokenizer, span.text, continues=continues)
+      continues = True
     ids += piece
     supervised += [span.supervised] * len(piece)
   return Encoded(np.array(ids, np.int32), np.array(supervised, bool))
+
+
+@functools.lru_cache(maxsize=512)
+def _known(tokenizer: Tokenizer, text: str, *, continues: bool) -> list[int]:
+  """Returns what `tokenizer.encode` does, of the texts that came last; not to be changed."""
+  return tokenizer.encode(text, continues=continues)
 
 
 def _read(path: str) -> bytes:

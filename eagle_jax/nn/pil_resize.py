@@ -33,12 +33,12 @@ def resize(canvas: Canvas) -> UInt8[Array, "B side side 3"]:
   """Makes the pictures of a canvas square: the bytes of `data.image.preprocess`; wants a jit.
 
   Args:
-    canvas: pictures [B, H, W, 3] and their axes; what pads a picture has the mean colour.
+    canvas: pictures [B, H, W, 4] and their axes; what pads a picture has the mean colour.
   """
 
   def one(canvas: Canvas) -> UInt8[Array, "side side 3"]:
-    """Resizes one picture [H, W, 3], first along its rows."""
-    columns_first = jnp.asarray(canvas.pixels).transpose(1, 0, 2)  # [W, H, 3]
+    """Resizes one picture [H, W, 4], first along its rows."""
+    columns_first = jnp.asarray(canvas.pixels)[..., :3].transpose(1, 0, 2)  # [W, H, 3]
     wide = _weighed(columns_first, canvas.columns)  # [side, H, 3]
     return _weighed(wide.transpose(1, 0, 2), canvas.rows)
 

@@ -230,6 +230,34 @@ def bomb(rng):
   return files[rng.integers(len(files))], LARGE
 
 
+@functools.cache
+def hungry_files():
+  """Files within the pixel cap whose decoders would hold far more than pixels."""
+  rng, wide = np.random.default_rng(0), struct.pack(">HH", 6000, 7000)
+  progressive = bytearray(encoded(noise(rng), "JPEG", progressive=True))
+  at = progressive.index(b"\xff\xc2") + 5
+  progressive[at : at + 4] = wide
+  # A scan for each colour: the decoder holds the coefficients of all.
+  apart = bytearray(encoded(noise(rng), "JPEG", subsampling=0))
+  at = apart.index(b"\xff\xc0") + 5
+  apart[at : at + 4] = wide
+  at = apart.index(b"\xff\xda")
+  apart[at : at + 14] = b"\xff\xda\0\x08\1\1\0\0\x3f\0"
+  webp = bytearray(encoded(noise(rng), "WEBP", quality=50))
+  at = webp.index(b"\x9d\x01\x2a") + 3
+  webp[at : at + 4] = struct.pack("<HH", 7000, 6000)
+  strip = encoded(Image.new("L", (5000, 5000)), "TIFF", compression="tiff_deflate")
+  turned = Image.Exif()
+  turned[0x0112] = 6
+  upside = encoded(Image.new("L", (6000, 6000)), "PNG", exif=turned)
+  return bytes(progressive), bytes(apart), bytes(webp), strip, upside
+
+
+def hungry(rng):
+  files = hungry_files()
+  return files[rng.integers(len(files))], LARGE
+
+
 def of_modes(rng):
   mode, form = (
     ("CMYK", "JPEG"),
@@ -337,6 +365,7 @@ def flipped(rng):
 
 PICTURES = (
   bomb,
+  hungry,
   of_modes,
   ycck,
   palette,

@@ -135,10 +135,10 @@ def test_drawn_pictures_stand_on_a_canvas_in_the_order_of_their_slots():
   for name in ("tokens", "valid", "loss_mask", "positions"):
     np.testing.assert_array_equal(getattr(made.batch, name), getattr(want, name))
   assert made.batch.images.shape == (2, 0, 2, 2, 3)
-  assert made.canvas.pixels.shape == (6, 512, 512, 3)
+  assert made.canvas.pixels.shape == (6, 512, 512, 4)
   used = [0, 1, 2, 3]  # then the group's unused slots
   assert made.canvas.pixels[used, 1, 1, 0].tolist() == [10, 20, 21, 40]
-  assert made.canvas.pixels[4:, 0, 0].tolist() == [list(image.MEAN_COLOUR)] * 2
+  assert made.canvas.pixels[4:, 0, 0, :3].tolist() == [list(image.MEAN_COLOUR)] * 2
   with pytest.raises(EagleError, match="2 rows have 3 images, they share 2 slots"):
     batch.on_canvas([drawn(each) for each in given], **{**options, "max_images": 2})
   alone = batch.on_canvas(rows((0, 0), (0, 0)), **{**options, "max_images": 0})

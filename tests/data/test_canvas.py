@@ -24,7 +24,7 @@ def dense(axis, length):
 
 def resized(drawn):
   """Both passes in float64."""
-  levels = drawn.pixels.astype(np.float64)
+  levels = drawn.pixels[..., :3].astype(np.float64)
   for axis in (drawn.columns, drawn.rows):
     levels = levels.swapaxes(0, 1)  # columns first
     colour = (axis.outside / 2.0**canvas.PRECISION)[:, None, None] * image.MEAN_COLOUR
@@ -56,10 +56,10 @@ def test_canvases_have_few_shapes_and_pictures_stand_at_their_corner():
   pictures = [noise(100, 513, 0), noise(600, 20, 1)]
   drawn = [canvas.draw(Image.fromarray(p), 64, "pad") for p in pictures]
   made = canvas.stack(drawn)
-  assert made.pixels.shape == (2, 640, 640, 3)
+  assert made.pixels.shape == (2, 640, 640, 4)
   for pixels, picture in zip(made.pixels, pictures, strict=True):
     h, w, _ = picture.shape
-    np.testing.assert_array_equal(pixels[:h, :w], picture)
+    np.testing.assert_array_equal(pixels[:h, :w, :3], picture)
   for axis, lengths in ((made.rows, (100, 600)), (made.columns, (513, 20))):
     for first, taps, length in zip(axis.first, axis.taps, lengths, strict=True):
       pixel = first[:, None] + np.arange(taps.shape[1])
@@ -67,7 +67,7 @@ def test_canvases_have_few_shapes_and_pictures_stand_at_their_corner():
   # As many weights for every batch of the shape, whatever its pictures.
   assert made.rows.taps.shape == (2, 64, canvas.num_taps(640, 64))
   small = canvas.stack([canvas.draw(Image.fromarray(noise(513, 10)), 64, "pad")])
-  assert small.pixels.shape == (1, 640, 512, 3)
+  assert small.pixels.shape == (1, 640, 512, 4)
   assert small.columns.taps.shape[1:] == made.rows.taps.shape[1:]
 
 
@@ -76,9 +76,9 @@ def test_what_no_canvas_takes_is_resized_on_the_host(size, side):
   picture = Image.fromarray(noise(*size))
   want = image.preprocess(picture, side, "pad")
   drawn = canvas.draw(picture, side, "pad")
-  np.testing.assert_array_equal(drawn.pixels, want)
+  np.testing.assert_array_equal(drawn.pixels[..., :3], want)
   np.testing.assert_array_equal(resized(drawn), want)
-  assert canvas.stack([drawn]).pixels.shape == (1, 512, 512, 3)
+  assert canvas.stack([drawn]).pixels.shape == (1, 512, 512, 4)
 
 
 def test_a_picture_too_thin_to_cut_is_bad_here_too():

@@ -13,7 +13,7 @@ from PIL import Image
 from eagle_jax import config
 from eagle_jax.data import image
 from eagle_jax.data.records import BadRecordError
-from tests.data.hostile import chunk
+from tests.data.hostile import chunk, hungry_files
 
 
 def noise(height, width, channels=3, seed=0):
@@ -129,6 +129,11 @@ def growth(tmp_path, kind, side, aspect):
   """Bytes by which a process grows that makes a picture of `side` squared square."""
   blank_png(tmp_path / "small.png", kind, 50)
   blank_png(tmp_path / "large.png", kind, side)
+  return grown(tmp_path, aspect)
+
+
+def grown(tmp_path, aspect):
+  """Bytes by which a process grows that makes large.png square, after small.png."""
   files = [str(tmp_path / name) for name in ("small.png", "large.png")]
   told = subprocess.run(
     [sys.executable, "-c", GROWTH, *files, "1024", aspect],
@@ -156,6 +161,47 @@ def test_a_large_picture_is_held_once(tmp_path, mode):
 @pytest.mark.parametrize("mode", DEEP)
 def test_full_the_largest_pictures_stay_in_bounds(tmp_path, mode, aspect):
   assert growth(tmp_path, DEEP[mode][0], 8000, aspect) < 300e6
+
+
+GREEDY = {
+  "progressive": (("JPEG", {"progressive": True}), (6000, 6090)),
+  "webp": (("WEBP", {"quality": 5, "method": 0}), (4000, 3990)),
+  "tiff": (("TIFF", {"compression": "tiff_deflate"}), (4000, 3990)),
+  "turned": (
+    ("JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6" + bytes(7)}),
+    (5600, 5700),
+  ),
+  "strip": (("PNG", {"compress_level": 1}), (1100, 32000)),
+}
+"""What takes more than its pixels: how it is saved, and a size just below what is refused."""
+
+
+@pytest.mark.skipif(not os.environ.get("EAGLE_FULL"), reason="decodes 16 to 36 million pixels")
+@pytest.mark.parametrize("kind", GREEDY)
+def test_full_what_holds_more_than_pixels_stays_in_bounds(tmp_path, kind):
+  (form, options), size = GREEDY[kind]
+  Image.new("RGB", (50, 50)).save(tmp_path / "small.png", form, **options)
+  Image.new("RGB", size).save(tmp_path / "large.png", form, **options)
+  assert grown(tmp_path, "square") < 300e6
+
+
+def test_what_would_hold_too_much_is_refused_with_the_megabytes():
+  said = [
+    "294 MB to be decoded",
+    "420 MB to be",
+    "672 MB to be",
+    "400 MB to be",
+    "288 MB to be turned",
+  ]
+  for file, words in zip(hungry_files(), said, strict=True):
+    with pytest.raises(BadRecordError, match=f"{words}.*256 are allowed") as caught:
+      image.read(file)
+    assert caught.value.reason == "image too large"
+
+
+def test_a_strip_whose_cut_would_hold_too_much_is_too_thin():
+  with pytest.raises(BadRecordError, match="image too thin"):
+    image.preprocess(Image.new("L", (500, 9000)), 8000, "square")
 
 
 def test_sixteen_bit_greys_keep_their_upper_byte(tmp_path):

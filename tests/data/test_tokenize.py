@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 
 from eagle_jax.data import tokenize
-from eagle_jax.data.conversation import EOS, template
+from eagle_jax.data.conversation import EOS, render, template
 from eagle_jax.data.records import BadRecordError, Turn
 from eagle_jax.errors import EagleError
 from eagle_jax.types import PLACEHOLDER
@@ -240,3 +240,14 @@ def test_what_is_no_tokenizer_is_an_error(tmp_path, name):
 def test_a_bad_turn_is_a_bad_record(tokenizer):
   with pytest.raises(BadRecordError):
     tokenize.conversation(tokenizer, template("plain"), TURNS)
+
+
+def test_a_text_that_comes_again_has_the_same_ids_in_every_vocabulary(byte_level, word_mark):
+  form = template("brief")
+  turns = (Turn("human", "ab a"), Turn("gpt", "b"))
+  both = [tokenize.TokenizerJson(path) for path in (byte_level, word_mark)]
+  for tokenizer in (*both, *both):
+    ids = tokenize.conversation(tokenizer, form, turns).ids.tolist()
+    (text,) = (span for span in render(form, turns) if span.kind == "text" and not span.supervised)
+    want = tokenizer.encode(text.text)
+    assert ids[1 : 1 + len(want)] == want

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from eagle_jax.data.records import BadRecordError, BadRecords, Fault, Limits, Record, Tally
@@ -209,6 +209,13 @@ def demand_complete(names: list[str]) -> None:
       f"{os.path.dirname(names[0])!r} holds {len(names)} shards, their names speak of "
       f"{' and '.join(map(str, sorted(counts)))}"
     )
+
+
+def demand_there(names: Iterable[str]) -> None:
+  """Raises FileNotFoundError for the first file that has gone since it was opened."""
+  for name in names:
+    if not os.path.isfile(name):
+      raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def usable(source: Numbered, bad: BadRecords) -> Iterator[Record]:

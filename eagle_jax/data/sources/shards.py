@@ -20,7 +20,7 @@ from typing import Any
 
 from eagle_jax.data import records
 from eagle_jax.data.records import BadRecordError, Limits, Record, Tally
-from eagle_jax.data.sources import FORMATS, files
+from eagle_jax.data.sources import FORMATS, demand_there, files
 from eagle_jax.errors import EagleError
 
 MAGIC = b"EJR1"
@@ -89,7 +89,7 @@ class Shards:
     """
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    self._place, self._limits = paths[0], limits
+    self._place, self._paths, self._limits = paths[0], paths, limits
     self.tally, self.licence = Tally(), _licence(os.path.dirname(paths[0]))
     try:
       self._data: Any = ArrayRecordDataSource(list(paths))
@@ -103,6 +103,7 @@ class Shards:
     try:
       data = self._data[number]
     except (RuntimeError, ValueError) as error:
+      demand_there(self._paths)
       raise BadRecordError("unreadable record", str(error)) from None
     record = unpack(data, self._place, number + 1)
     records.demand(record, self._limits)

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from eagle_jax.data import records
 from eagle_jax.data.records import BadRecordError, Limits, Record, Tally
+from eagle_jax.data.sources import demand_there
 from eagle_jax.errors import EagleError
 from eagle_jax.registry import lookup
 
@@ -55,6 +56,7 @@ class Tfds:
         f"data.records {path!r} has no feature {', '.join(missing)}; those of records are "
         f"{', '.join(FEATURES)}"
       )
+    self._files = [os.fspath(file) for file in builder.info.splits[split].filepaths]
     self._data: Any = builder.as_data_source(split, decoders={"images": _Encoded()})
 
   def __len__(self) -> int:
@@ -64,6 +66,7 @@ class Tfds:
     try:
       found = self._data[number]
     except (RuntimeError, ValueError) as error:
+      demand_there(self._files)
       raise BadRecordError("unreadable record", str(error)) from None
     images = tuple(bytes(each) for each in found["images"])
     told = found["conversations"]

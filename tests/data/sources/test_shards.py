@@ -83,6 +83,18 @@ def test_a_flipped_bit_is_found_and_hurts_one_record_alone(tmp_path):
   assert [source[n].images[0][0] for n in (0, 2)] == [0, 2]
 
 
+def test_a_shard_that_has_gone_is_named(tmp_path):
+  for n in range(2):
+    write(tmp_path / f"a.array_record-0000{n}-of-00002", DATA, DATA)
+  source = sources.open_source(str(tmp_path), "", Limits(2))
+  gone = tmp_path / "a.array_record-00001-of-00002"
+  gone.unlink()
+  assert source[0].id == "r1"
+  with pytest.raises(EagleError, match=rf"cannot be read: '{gone}'.*put it back") as caught:
+    source[2]
+  assert not isinstance(caught.value, BadRecordError)
+
+
 def test_missing_shards_and_other_files_are_refused(tmp_path):
   write(tmp_path / "x.array_record-00000-of-00002", DATA)
   with pytest.raises(EagleError, match="holds 1 shards, their names speak of 2"):
