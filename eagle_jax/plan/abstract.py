@@ -14,9 +14,8 @@ from eagle_jax import config
 from eagle_jax.data import pack
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
-from eagle_jax.plan import products
 from eagle_jax.sharding.mesh import batch_sharding, make_mesh
-from eagle_jax.train import optimizer, stages, state, step
+from eagle_jax.train import optimizer, stages, state, step, traced
 from eagle_jax.types import Batch
 
 SOME_STEPS = 1000
@@ -68,7 +67,7 @@ def stage(experiment: config.Experiment, devices: Sequence[Any]) -> Stage:
     shapes={path: leaf.shape for path, leaf in params.items()},
     state=state.abstract_state(params, chosen, tx, mesh=mesh),
     batch=batch(experiment, mesh),
-    step=step.make(eagle, tx, accumulate=experiment.optimizer.accumulate),
+    step=step.make(eagle, tx, experiment.optimizer, mesh=mesh),
   )
 
 
@@ -146,7 +145,7 @@ def model_flops(stage: Stage) -> int:
     """The loss [] of the whole batch at once."""
     return step.mean_loss(eagle, {**trained, **frozen}, batch)
 
-  traced = jax.make_jaxpr(jax.value_and_grad(loss))(
+  made = jax.make_jaxpr(jax.value_and_grad(loss))(
     stage.state.trained, stage.state.frozen, stage.batch
   )
-  return products.of_trace(traced)
+  return traced.of_trace(made)

@@ -19,6 +19,8 @@ FACTORS = {
 PERMUTE = "collective-permute"
 SCATTERED = "all-reduce-scatter"
 """Name XLA gives on TPU to a fusion of an all-reduce and the slice kept of it."""
+SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}x')
+"""Slices that take part in an exchange between them, which is a transfer over their hosts."""
 LOOPS = ("while", "body", "closed_call", "checkpoint", "rematted_computation")
 NOT_FIRST = ("AsyncCollectiveDone", "AsyncCollectiveUpdate")
 """On TPU a collective that runs beside other work is printed where it starts, in each fusion
@@ -36,9 +38,11 @@ class Collective:
     sent: bytes each device sends each time, in a ring.
     times: how often in a step.
     looped: whether it is within a loop.
-    asynchronous: whether other work goes on meanwhile.
+    asynchronous: whether the device goes on meanwhile; within a plan, with products.
     shape: of the largest array.
     place: the operation of the model it belongs to.
+    channel: the compiler's number of it, "" where it has none.
+    parameter: whether it has the shape of a parameter or its gradient.
   """
 
   kind: str
@@ -50,6 +54,8 @@ class Collective:
   asynchronous: bool
   shape: str
   place: str
+  channel: str = ""
+  parameter: bool = False
 
   @property
   def total(self) -> int:
@@ -89,6 +95,8 @@ def _collective(
   instruction: hlo.Instruction, visit: hlo.Visit, mesh: Mapping[str, int]
 ) -> Collective | None:
   """Returns an instruction as a collective, None if it is none or has nobody to talk to."""
+  if instruction.opcode == "send" and (slices := SLICES.search(instruction.attributes)):
+    return _across_slices(instruction, visit, slices[1])
   kind = instruction.opcode.removesuffix("-start")
   if kind not in FACTORS and kind != PERMUTE:
     return None
@@ -121,6 +129,35 @@ def _collective(
     asynchronous=starts or instruction.opcode.endswith("-start"),
     shape=f"{largest[0]}[{','.join(map(str, largest[1]))}]",
     place=_readable(place),
+    channel=instruction.attribute("channel_id") or "",
+  )
+
+
+def _across_slices(instruction: hlo.Instruction, visit: hlo.Visit, slices: str) -> Collective:
+  """Returns a transfer to other slices, which lie along `data`, as a collective.
+
+  Args:
+    instruction: that sends; another one receives the same.
+    visit: where it stands.
+    slices: their numbers, as in "1,2" or "1:4".
+  """
+  ends = [tuple(map(int, part.split(":"))) for part in slices.split(",")]
+  size = sum(end[-1] - end[0] + 1 for end in ends)
+  kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+  array = hlo.shapes(instruction.shape)[0]
+  summed = kind is not None and kind[1] == "ALL_REDUCE"
+  sent = hlo.num_bytes(array) * (size - 1)
+  return Collective(
+    kind=kind[1].lower().replace("_", "-") if kind else PERMUTE,
+    axes=("data",),
+    size=size,
+    sent=2 * sent // size if summed else sent,
+    times=visit.times,
+    looped=visit.times > 1,
+    asynchronous=True,
+    shape=f"{array[0]}[{','.join(map(str, array[1]))}]",
+    place="between slices",
+    channel=instruction.attribute("channel_id") or "",
   )
 
 

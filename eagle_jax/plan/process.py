@@ -43,23 +43,33 @@ def demand_libtpu() -> None:
     )
 
 
-def measure(experiment: config.Experiment, wanted: slices.Slice, *, program: str = "") -> Facts:
+def measure(
+  experiment: config.Experiment,
+  wanted: slices.Slice,
+  *,
+  program: str = "",
+  kept: str = "",
+  limit: float | None = None,
+) -> Facts:
   """Returns what the step of an experiment is when compiled for a slice.
 
   Args:
     experiment: what is to be trained.
     wanted: the slice.
     program: file that the compiled program's text is written to, if any.
+    kept: file where the compiled program lies or is to lie, if any.
+    limit: seconds after which the process is ended.
 
   Raises:
     EagleError: if libtpu is missing, the rows cannot be dealt out, or the compiler fails.
+    subprocess.TimeoutExpired: if the limit is reached.
   """
   demand_libtpu()
   from eagle_jax.plan.compiled import Facts
 
   with tempfile.TemporaryDirectory(prefix="eagle-jax-plan-") as folder:
     asked, result = pathlib.Path(folder, "request.json"), pathlib.Path(folder, "result.json")
-    asked.write_text(request(experiment, wanted, program))
+    asked.write_text(request(experiment, wanted, program=program, kept=kept))
     done = subprocess.run(
       [sys.executable, "-m", "eagle_jax.plan.compiled", str(asked), str(result)],
       env={**os.environ, **ENVIRONMENT, "TPU_ACCELERATOR_TYPE": _accelerator(wanted)},
@@ -68,22 +78,27 @@ def measure(experiment: config.Experiment, wanted: slices.Slice, *, program: str
       text=True,
       errors="replace",
       check=False,
+      timeout=limit,
     )
     if done.returncode == EagleError.exit_code:
       raise EagleError(result.read_text())
     if done.returncode:
       told = "\n".join(done.stderr.strip().splitlines()[-LAST_LINES:])
-      raise EagleError(f"the compiler for {wanted.name} ended with {done.returncode}:\n{told}")
+      raise EagleError(f"the compiler for {wanted} ended with {done.returncode}:\n{told}")
     return Facts.from_json(result.read_text())
 
 
-def request(experiment: config.Experiment, wanted: slices.Slice, program: str = "") -> str:
+def request(
+  experiment: config.Experiment, wanted: slices.Slice, *, program: str = "", kept: str = ""
+) -> str:
   """Returns as JSON what the process is asked; arguments as `measure`."""
   return json.dumps(
     {
       "experiment": json.loads(experiment.to_json()),
       "slice": wanted.name,
+      "count": wanted.count,
       "program": os.path.abspath(program) if program else "",
+      "kept": os.path.abspath(kept) if kept else "",
     }
   )
 

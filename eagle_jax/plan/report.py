@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eagle_jax import config
-from eagle_jax.plan.collectives import Collective, per_axis
+from eagle_jax.plan import purpose
+from eagle_jax.plan.collectives import per_axis
 from eagle_jax.plan.compiled import Facts
 from eagle_jax.plan.forecast import Forecast
 from eagle_jax.plan.slices import GIB, Slice
@@ -18,7 +19,7 @@ def heading(experiment: config.Experiment, wanted: Slice) -> str:
   """The line that says what is planned."""
   return (
     f"{experiment.name}: {experiment.stage}, {experiment.batch_size} rows a step, on "
-    f"{wanted.name} ({wanted.chips} chips, {wanted.topology})"
+    f"{wanted} ({wanted.chips} chips, {wanted.topology})"
   )
 
 
@@ -45,13 +46,15 @@ def _memory(wanted: Slice, facts: Facts) -> Iterator[str]:
   """Yields the table of HBM."""
   room = wanted.chip.memory / GIB
   yield f"\n{'HBM per device':<24}{'GiB':>10}"
-  for name, size in facts.held.items():
+  for name, size in (*facts.held.items(), *facts.passing.items()):
     yield f"{name:<24}{size / GIB:>10.3f}"
+  yield f"{'all of this':<24}{facts.analytic / GIB:>10.3f}"
   if facts.refused:
     yield f"does not fit: {facts.refused}"
     return
   yield f"{'temporaries':<24}{facts.memory['temporaries'] / GIB:>10.3f}"
-  yield f"{'peak':<24}{facts.memory['peak'] / GIB:>10.3f} of {room:.0f}"
+  ratio = facts.memory["peak"] / facts.analytic
+  yield f"{'peak':<24}{facts.memory['peak'] / GIB:>10.3f} of {room:.0f}, {ratio:.2f} × that"
 
 
 def _work(wanted: Slice, facts: Facts) -> Iterator[str]:
@@ -73,18 +76,14 @@ def _exchanges(facts: Facts) -> Iterator[str]:
     yield f"{axis:<24}{sent / 1e9:>12.4g}{least / 1e9:>12.4g}{ratio}"
     for kind, size in kinds.items():
       yield f"  {kind:<22}{size / 1e9:>12.4g}"
-  gathers = [one for one in facts.sent if one.kind == "all-gather" and one.looped]
-  if gathers:
-    beside = sum(one.total for one in gathers if one.asynchronous)
-    yield f"gathers within loops that run beside other work: {beside / _total(gathers):.0%}"
+  share = purpose.hidden_share(facts.sent)
+  if share is not None:
+    yield f"gathers of parameters within loops that products hide: {share:.0%}"
+  for name, one in purpose.needless(facts.sent, facts.mesh):
+    yield f"{name}: {one.total / 1e9:.3g} GB, {one.shape} {one.place}"
   yield f"\n{'largest exchanges':<24}{'GB':>8} {'times':>6}  {'along':<14}what"
   for one in sorted(facts.sent, key=lambda one: -one.total)[:LARGEST]:
     along = "+".join(one.axes)
     yield (
       f"{one.kind:<24}{one.total / 1e9:>8.3g} {one.times:>6}  {along:<14}{one.shape} {one.place}"
     )
-
-
-def _total(gathers: list[Collective]) -> int:
-  """Bytes that some exchanges send, at least 1."""
-  return max(1, sum(one.total for one in gathers))

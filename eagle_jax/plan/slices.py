@@ -21,6 +21,7 @@ class Chip:
     link_rate: bytes per second to one neighbour, one way.
     links: neighbours.
     cores: by which its slices are named: 2 where the name counts cores, 1 where chips.
+    slice_rate: bytes per second to chips of other slices, one way.
     options: what the compiler must know besides the topology.
   """
 
@@ -30,6 +31,7 @@ class Chip:
   link_rate: float
   links: int
   cores: int
+  slice_rate: float
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
@@ -50,13 +52,36 @@ CHIPS: Mapping[str, Chip] = {
     link_rate=45e9,
     links=6,
     cores=2,
+    slice_rate=6.25e9,
     options={"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1)},
   ),
-  "v5e": Chip(flops=197e12, memory=16 * GIB, memory_rate=0.82e12, link_rate=50e9, links=4, cores=1),
-  "v5p": Chip(
-    flops=459e12, memory=95 * GIB, memory_rate=2.77e12, link_rate=100e9, links=6, cores=2
+  "v5e": Chip(
+    flops=197e12,
+    memory=16 * GIB,
+    memory_rate=0.82e12,
+    link_rate=50e9,
+    links=4,
+    cores=1,
+    slice_rate=3.125e9,
   ),
-  "v6e": Chip(flops=918e12, memory=32 * GIB, memory_rate=1.6e12, link_rate=100e9, links=4, cores=1),
+  "v5p": Chip(
+    flops=459e12,
+    memory=95 * GIB,
+    memory_rate=2.77e12,
+    link_rate=100e9,
+    links=6,
+    cores=2,
+    slice_rate=6.25e9,
+  ),
+  "v6e": Chip(
+    flops=918e12,
+    memory=32 * GIB,
+    memory_rate=1.6e12,
+    link_rate=100e9,
+    links=4,
+    cores=1,
+    slice_rate=12.5e9,
+  ),
 }
 
 FLAT: Mapping[int, str] = {
@@ -88,18 +113,28 @@ class Slice:
   Attributes:
     name: as given, "v5e-256".
     topology: the compiler's name, "v5e:16x16".
-    chips: how many.
+    chips: how many, of all slices.
     chip: what each can do.
+    count: of such slices, joined by the data centre's network.
   """
 
   name: str
   topology: str
   chips: int
   chip: Chip
+  count: int = 1
+
+  def __str__(self) -> str:
+    """As in "v5e-256" or "2 × v5e-256"."""
+    return self.name if self.count == 1 else f"{self.count} × {self.name}"
 
 
-def parse(name: str) -> Slice:
+def parse(name: str, count: int = 1) -> Slice:
   """Returns the slice of a name such as v5e-256 (chips) or v4-128 (cores: 64 chips).
+
+  Args:
+    name: of one slice.
+    count: of slices.
 
   Raises:
     EagleError: for a generation or a size that there is not, naming the nearest.
@@ -111,4 +146,4 @@ def parse(name: str) -> Slice:
   if not dash:
     raise EagleError(f"a slice is a generation and a size, as {name}-{next(iter(sizes))}: {name!r}")
   chips = lookup(sizes, number, what=f"size of {generation}")
-  return Slice(name, f"{generation}:{wired[chips]}", chips, chip)
+  return Slice(name, f"{generation}:{wired[chips]}", chips * count, chip, count)

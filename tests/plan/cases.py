@@ -26,6 +26,7 @@ def exchange(**fields):
     "asynchronous": True,
     "shape": "bf16[4,8]",
     "place": "forward language/layers",
+    "parameter": True,
   }
   return Collective(**{**known, **fields})
 
@@ -36,6 +37,7 @@ def facts(**fields):
     mesh={"data": 1, "fsdp": 4, "tensor": 1, "sequence": 1},
     seconds=12.0,
     held={"trained parameters": 10**9, "frozen parameters": 0, "optimizer": 2 * 10**9, "batch": 1},
+    passing={"gradients": 10**9, "saved activations": 10**9, "work of a block": 10**9},
     memory={"arguments": 10**9, "outputs": 10**9, "temporaries": 10**9, "peak": 5 * 10**9},
     refused="",
     model_flops=4 * 150 * 10**12,

@@ -106,3 +106,26 @@ def test_every_form_of_a_tpu_program_counts_once():
     ("reduce-scatter", ("fsdp",), 32 * 4 * 3 // 4, False),
   ]
   assert "backward language/layers/mlp/up/dot_general" in {one.place for one in found}
+
+
+SEND = (
+  "ENTRY %main (p: f32[4,8]) -> f32[4,8] {{\n"
+  "  %p = f32[4,8] parameter(0)\n"
+  "  %t = token[] after-all()\n"
+  "  %s = (f32[4,8], u32[], token[]) send(%p, %t), channel_id=3, is_host_transfer=true, "
+  'frontend_attributes={{_xla_megascale_target="{{{0}}}x{{0:3}}",'
+  '_xla_megascale_transfer_type="{1}"}}\n'
+  "  ROOT %r = f32[4,8] copy(%p)\n"
+  "}}\n"
+)
+
+
+@pytest.mark.parametrize(
+  ("slices", "kind", "sent"),
+  [("1,2", "ALL_REDUCE", 128), ("1:4", "ALL_REDUCE", 192), ("1:4", "ALL_GATHER", 384)],
+)
+def test_slices_send_to_each_other_over_their_hosts(slices, kind, sent):
+  program = hlo.parse(SEND.format(slices, kind))
+  (found,) = collectives.find(program, {"data": 4, "fsdp": 4})
+  assert (found.kind, found.axes) == (kind.lower().replace("_", "-"), ("data",))
+  assert found.total == sent

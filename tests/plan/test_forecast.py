@@ -1,9 +1,10 @@
-"""From facts to seconds, hours and advice."""
+"""From facts to seconds and hours."""
 
 import dataclasses
 
 import pytest
 
+from eagle_jax.cli import config as cli_config
 from eagle_jax.plan import forecast, slices
 from tests.plan import cases
 
@@ -26,38 +27,20 @@ def test_records_are_eagles_unless_given_and_steps_come_first():
   assert forecast.forecast(short, V5E, cases.facts()).steps == 7
 
 
-def advice(experiment=EXPERIMENT, **fields):
-  facts = cases.facts(**fields)
-  found = forecast.forecast(experiment, V5E, facts)
-  return list(forecast.advice(experiment, V5E, facts, found=found))
+def test_recipes_have_the_records_they_were_published_with():
+  def records(name):
+    return forecast.num_records(cli_config.load(name).experiment)
+
+  assert records("eagle_x5_vicuna_13b:pretrain") == 595_000
+  assert records("eagle_x5_yi_34b:pretrain") == 2_500_000
+  assert records("eagle_x5_yi_34b:finetune") == 7_000_000
+  assert records("eagle_x5_yi_34b:prealign,expert=sam") == 1_809_000
 
 
-def test_all_well_needs_no_advice():
-  assert advice() == []
-
-
-def test_exchanges_longer_than_products_are_named_with_their_axis():
-  (first, second) = advice(sent=(cases.exchange(sent=10**12),))
-  assert "along fsdp take longer" in first
-  assert "1e+04 GB are sent where 6e-07 would do" in second
-
-
-def refused(experiment=EXPERIMENT, **fields):
-  return " ".join(advice(experiment, refused="Used 28G of 15G hbm", memory={}, **fields))
-
-
-def test_what_does_not_fit_is_given_fewer_activations():
-  assert "--config.optimizer.accumulate=" not in refused()  # 25 rows a device cannot be halved
-  assert "--config.mesh.tensor=2" in refused()
-  even = dataclasses.replace(EXPERIMENT, batch_size=64)
-  assert "--config.optimizer.accumulate=2 halves" in refused(even)
-  lavish = dataclasses.replace(even, model=dataclasses.replace(even.model, remat="none"))
-  assert "--config.model.remat=block" in refused(lavish)
-
-
-def test_what_does_not_fit_is_given_more_devices_for_its_state():
-  held = {"trained parameters": 10 * 2**30, "frozen parameters": 2**30, "optimizer": 0, "batch": 1}
-  told = refused(held=held, mesh={"data": 2, "fsdp": 2, "tensor": 1, "sequence": 1})
-  assert "--config.mesh.data=1" in told
-  assert "take 11.0 of 16 GiB on 2 devices: spread them over 3 or more" in told
-  assert "--config.model.frozen_dtype=bfloat16" in told
+def test_what_goes_along_data_leaves_the_slice():
+  two = slices.parse("v5e-4", 2)
+  sent = (cases.exchange(axes=("data",), sent=10**9), cases.exchange(sent=10**9))
+  found = forecast.forecast(EXPERIMENT, two, cases.facts(sent=sent))
+  assert found.sending == 1e10 / 3.125e9
+  alone = forecast.forecast(EXPERIMENT, V5E, cases.facts(sent=sent))
+  assert alone.sending == 2e10 / 200e9

@@ -25,7 +25,7 @@ def child(monkeypatch):
 
   def behave(code, stderr="", written=""):
     def run(command, *, env, **options):
-      assert env["JAX_PLATFORMS"] == "cpu"
+      assert (env["JAX_PLATFORMS"], options["timeout"]) == ("cpu", None)
       assert env["TPU_ACCELERATOR_TYPE"] == "v5litepod-16"
       with open(command[-1], "w") as file:
         file.write(written)

@@ -1,32 +1,10 @@
-"""Counting products in a trace and in a program."""
+"""Counting products in a program."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from eagle_jax.plan import hlo, products
-
-
-def traced(function, *shapes):
-  return products.of_trace(jax.make_jaxpr(function)(*(np.zeros(s, np.float32) for s in shapes)))
-
-
-def test_loops_and_batches_of_a_trace_are_multiplied():
-  def layers(x, weights):
-    return jax.lax.scan(lambda x, w: (jnp.einsum("bnc,cd->bnd", x, w), None), x, weights)[0]
-
-  assert traced(layers, (2, 3, 8), (5, 8, 8)) == 5 * 2 * (2 * 3) * 8 * 8
-
-
-def test_what_is_done_again_counts_again():
-  def loss(x, w):
-    return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w))
-
-  once = 2 * 4 * 8 * 8
-  assert traced(jax.value_and_grad(loss, argnums=1), (4, 8), (8, 8)) == once * (2 + 1 + 2)
-  again = jax.value_and_grad(jax.checkpoint(loss), argnums=1)
-  assert traced(again, (4, 8), (8, 8)) > once * (2 + 1 + 2)
 
 
 def convolve(x, kernel, stride, padding, groups):
@@ -45,7 +23,6 @@ def test_convolutions_count_what_is_multiplied(kernel, groups, side, channels):
 
   expected = 2 * 2 * side * side * kernel[3] * 9 * channels
   shapes = ((2, 8, 8, 4), kernel)
-  assert traced(full, *shapes) == expected
   arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   program = hlo.parse(jax.jit(full).lower(*arguments).compile().as_text())
   assert products.of_program(program) == expected

@@ -21,6 +21,11 @@ def test_a_name_counts_chips_or_cores(name, topology, chips):
   assert (found.topology, found.chips) == (topology, chips)
 
 
+def test_several_slices_have_the_chips_of_all():
+  two = slices.parse("v5e-16", 2)
+  assert (two.chips, two.topology, str(two)) == (32, "v5e:4x4", "2 × v5e-16")
+
+
 def test_links_add_up():
   assert slices.CHIPS["v5p"].send_rate == 600e9
   assert slices.CHIPS["v5e"].send_rate == 200e9
