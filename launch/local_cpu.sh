@@ -8,8 +8,9 @@
 #
 # 2x4 are two processes with four devices each, joined as the hosts of a pod are. What a process
 # prints is in WORKDIR/logs/process_K.log; that of process 0 is shown as well. SIGTERM and SIGINT
-# reach every process as SIGTERM. Once one has failed, the others have EAGLE_LEAVE_SECONDS (120)
-# to leave of themselves before they are ended. The exit code is that of the first that failed.
+# reach every process as SIGTERM. Once one has failed, the others cannot go on: they have
+# EAGLE_LEAVE_SECONDS (10, or 120 where it left with 42 as they do) to leave of themselves before
+# they are ended. The exit code is that of the first that failed.
 set -euo pipefail
 
 case ${1:-} in
@@ -49,18 +50,12 @@ if [[ -z $workdir || $workdir == *://* ]]; then
 fi
 logs=$workdir/logs
 
-# JAX knows no variables of its own for the number of processes, but reads those of Slurm.
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-visible=$(seq -s, 0 $((devices - 1)))
-shared=(
-  "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port" "JAX_LOCAL_DEVICE_IDS=$visible" SLURM_JOB_ID=1
-  SLURM_STEP_NODELIST=127.0.0.1 "SLURM_NTASKS=$processes"
-)
-command+=(--distributed)
+command+=("--coordinator=127.0.0.1:$port" "--processes=$processes")
 
 if [[ $dry_run == on ]]; then
   for ((k = 0; k < processes; k++)); do
-    printf '%q ' env "${shared[@]}" "SLURM_PROCID=$k" "SLURM_LOCALID=$k" "${command[@]}" "$@"
+    printf '%q ' "${command[@]}" "--process=$k" "$@"
     printf '>%q 2>&1\n' "$logs/process_$k.log"
   done
   exit
@@ -83,7 +78,7 @@ forward() { # SIGNAL, to those that still run
 trap 'stopping=on; forward TERM' TERM INT
 for ((n = 0; n < processes; n++)); do
   if ((n == 0)); then output=$scratch/shown; else output=$logs/process_$n.log; fi
-  env "${shared[@]}" "SLURM_PROCID=$n" "SLURM_LOCALID=$n" "${command[@]}" "$@" >"$output" 2>&1 &
+  "${command[@]}" "--process=$n" "$@" >"$output" 2>&1 &
   children+=("$!")
 done
 [[ $stopping == off ]] || forward TERM # those that started after the signal
@@ -96,8 +91,10 @@ while ((${#children[@]})); do
     wait "${children[k]}" || code=$?
     unset "children[k]"
     if ((code != 0 && first == 0)); then
-      first=$code deadline=$((SECONDS + ${EAGLE_LEAVE_SECONDS:-120}))
-      echo "local_cpu.sh: process $k ended with $code; its log: $logs/process_$k.log" >&2
+      first=$code deadline=$((SECONDS + ${EAGLE_LEAVE_SECONDS:-$((code == 42 ? 120 : 10))}))
+      signal=$( ((code > 128)) && kill -l $((code - 128)) 2>/dev/null) || signal=''
+      echo "local_cpu.sh: process $k ended with $code${signal:+ (SIG$signal)};" \
+        "its log: $logs/process_$k.log" >&2
     fi
   done
   if [[ -n $deadline ]] && ((SECONDS > deadline)); then

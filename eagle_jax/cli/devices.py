@@ -1,4 +1,4 @@
-"""Which devices a verb runs on: this process's, emulated ones, or those of many processes."""
+"""Which devices a verb runs on: the machine's own or emulated ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import os
 
 from eagle_jax.cli.parser import positive
-from eagle_jax.errors import EagleError
 
 FLAG_HELP = "run on this many emulated CPU devices instead of the machine's own"
 
@@ -45,19 +44,3 @@ def start(count: int | None) -> None:
 
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", count)
-
-
-def join() -> None:
-  """Joins the processes of a pod, Slurm or Kubernetes job as JAX finds them.
-
-  To be called before any computation.
-
-  Raises:
-    EagleError: if there is nothing to join.
-  """
-  import jax
-
-  try:
-    jax.distributed.initialize()
-  except (ValueError, RuntimeError) as error:
-    raise EagleError(f"--distributed finds no other processes: {error}") from None

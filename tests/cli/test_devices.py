@@ -28,19 +28,3 @@ def test_devices_are_emulated_in_a_fresh_process():
   code = "from eagle_jax.cli import devices; devices.start(3); import jax; print(jax.devices())"
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert done.stdout.lower().count("cpu") == 3
-
-
-def test_joining_asks_jax_for_the_other_processes(monkeypatch):
-  asked = []
-  monkeypatch.setattr(jax.distributed, "initialize", lambda: asked.append("once"))
-  devices.join()
-  assert asked == ["once"]
-
-
-def test_nothing_to_join_is_told(monkeypatch):
-  def alone():
-    raise ValueError("coordinator_address should be defined.")
-
-  monkeypatch.setattr(jax.distributed, "initialize", alone)
-  with pytest.raises(EagleError, match="finds no other processes: coordinator_address"):
-    devices.join()

@@ -33,8 +33,8 @@ def seen(host):
   return file.read_text().splitlines() if file.exists() else []
 
 
-def until(holds):
-  deadline = time.monotonic() + 60
+def until(holds, limit=60):
+  deadline = time.monotonic() + limit
   while not holds():
     assert time.monotonic() < deadline
     time.sleep(0.02)
