@@ -35,7 +35,7 @@ class Model:
   dtype: str = "bfloat16"  # of computation; norms, softmax and loss stay float32
   param_dtype: str = "float32"  # of what is trained
   frozen_dtype: str = "bfloat16"  # of what is not
-  remat: str = "block"  # none, block
+  remat: str = "block"  # none, block, names, offload; or by part: docs/memory.md
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,10 @@ class Optimizer:
   eps: float = 1e-8
   clip_norm: float = 0.0  # global L2 norm of the gradient; 0 turns clipping off
   accumulate: int = 1  # micro-batches per step; divides the batch size
+  max_skipped: int = 5  # updates skipped in a row that end the run
+  gather_once: bool = False  # micro-batches share the gathered weights; takes their memory
+  moments_dtype: str = "float32"  # both running means; bfloat16 halves their memory
+  spike_factor: float = 0.0  # × the usual gradient norm and the update is skipped; 0: never
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +133,7 @@ class Experiment:
   epochs: float = 1.0
   seed: int = 42
   log_every: int = 10  # steps
+  watchdog_minutes: float = 30.0  # without progress: stacks, twice: exit code 42; 0: never
   model: Model = dataclasses.field(default_factory=Model)
   data: Data = dataclasses.field(default_factory=Data)
   optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
@@ -212,15 +217,15 @@ def validate(experiment: Experiment) -> None:
     ),
     (e.steps >= 0 and e.epochs > 0, f"steps must be ≥ 0 and epochs > 0: {e.steps}, {e.epochs}"),
     (
-      0 <= o.warmup_fraction <= 1,
-      f"optimizer.warmup_fraction must lie in [0, 1]: {o.warmup_fraction}",
+      o.max_skipped > 0 and e.watchdog_minutes >= 0,
+      "optimizer.max_skipped must be positive, watchdog_minutes not negative: "
+      f"{o.max_skipped}, {e.watchdog_minutes}",
     ),
     (0 <= e.data.bad_budget <= 1, f"data.bad_budget must lie in [0, 1]: {e.data.bad_budget}"),
     (
       sides.count(-1) <= 1 and all(s == -1 or s > 0 for s in sides),
       f"mesh axes must be positive, at most one -1: {sides}",
     ),
-    (m.remat in ("none", "block"), f"model.remat must be none or block, it is {m.remat!r}"),
     (
       e.data.aspect in ("pad", "square"),
       f"data.aspect must be pad or square, it is {e.data.aspect!r}",
@@ -235,9 +240,32 @@ def validate(experiment: Experiment) -> None:
       f"checkpoints.every and keep must be positive: {e.checkpoints.every}, {e.checkpoints.keep}",
     ),
   )
-  broken = [message for holds, message in (*rules, *_data_rules(e.data)) if not holds]
+  others = (*_optimizer_rules(o), *_data_rules(e.data))
+  broken = [message for holds, message in (*rules, *others) if not holds]
   if broken:
     raise EagleError("config: " + "; ".join(broken))
+
+
+def _optimizer_rules(o: Optimizer) -> tuple[tuple[bool, str], ...]:
+  """Returns the rules between the fields of the optimizer: whether each holds, what it says."""
+  return (
+    (
+      0 <= o.warmup_fraction <= 1,
+      f"optimizer.warmup_fraction must lie in [0, 1]: {o.warmup_fraction}",
+    ),
+    (
+      o.accumulate > 1 or not o.gather_once,
+      f"optimizer.gather_once needs micro-batches, optimizer.accumulate is {o.accumulate}",
+    ),
+    (
+      o.moments_dtype in ("float32", "bfloat16"),
+      f"optimizer.moments_dtype must be float32 or bfloat16, it is {o.moments_dtype!r}",
+    ),
+    (
+      o.spike_factor == 0 or o.spike_factor > 1,
+      f"optimizer.spike_factor must be 0 or more than 1: {o.spike_factor}",
+    ),
+  )
 
 
 def _data_rules(data: Data) -> tuple[tuple[bool, str], ...]:

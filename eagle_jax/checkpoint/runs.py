@@ -18,7 +18,11 @@ from orbax.checkpoint import v1 as ocp
 
 from eagle_jax.checkpoint import manifest, steps, together
 from eagle_jax.checkpoint.params import CHECKPOINTS
-from eagle_jax.errors import EagleError
+from eagle_jax.errors import EagleError, PassingError
+
+PATIENCE, SLOWEST = 300.0, 10e6
+"""Seconds for a save, and bytes per second that each process writes at least. Whoever cannot
+write at all says nothing, so the others wait for it until such a disk would be done."""
 
 
 class Resumable(Protocol):
@@ -157,7 +161,7 @@ class Checkpoints:
       last: whether no other save follows; it is waited for.
 
     Raises:
-      EagleError: if the last save fails.
+      PassingError: if the last save fails.
     """
     self.wait()
     parts = {
@@ -166,20 +170,20 @@ class Checkpoints:
       "data": _DataState(data),
     }
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((dict(params), optimizer)))
-    written = self._begin(step, parts, meta)
+    written = self._begin(step, parts, meta, seconds=patience(size))
     self._thread = threading.Thread(
       target=self._commit, args=(step, written, size), kwargs={"quiet": last}, name="commit"
     )
     self._thread.start()
     if last and (told := self.wait()):
-      raise EagleError(f"{told}. It was the run's last: the same command goes on from there")
+      raise PassingError(f"{told}. No other follows: the same command goes on from there")
 
   def _begin(
-    self, step: int, parts: Mapping[str, Any], meta: Mapping[str, Any]
+    self, step: int, parts: Mapping[str, Any], meta: Mapping[str, Any], *, seconds: int
   ) -> Callable[[], None]:
     """Copies the arrays and starts writing them; returns what waits for the end of that."""
     # A folder that cannot be made is an error here; behind, Orbax would wait for it.
-    behind = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+    behind = ocp.options.AsyncOptions(create_directories_asynchronously=False, timeout_secs=seconds)
     try:
       with ocp.Context(async_options=behind):
         return ocp.save_checkpointables_async(
@@ -264,6 +268,11 @@ class Checkpoints:
     """Waits for this process's part of a save under way, whatever became of the others."""
     if self._thread is not None:
       self._thread.join()
+
+
+def patience(size: int) -> int:
+  """Returns the seconds in which all processes together must have written `size` bytes."""
+  return int(PATIENCE + size / jax.process_count() / SLOWEST)
 
 
 def _raise(error: Exception) -> None:

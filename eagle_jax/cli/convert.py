@@ -52,7 +52,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
   given = cli_config.optional(options.config, overrides)
 
   from eagle_jax.interchange import incoming
-  from eagle_jax.train.metrics import Progress
+  from eagle_jax.train.progress import Progress
 
   conversion = incoming.plan(options.source, options.only, given)
   plan = conversion.plan

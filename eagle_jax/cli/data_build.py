@@ -79,7 +79,7 @@ def share(text: str) -> float:
 
 def _shards(wanted: build.Wanted, folder: str) -> str:
   """Writes ArrayRecord; returns what is said of it."""
-  from eagle_jax.train.metrics import Progress
+  from eagle_jax.train.progress import Progress
 
   line: Progress | None = None
 

@@ -19,7 +19,7 @@ from eagle_jax.data.records import Fault
 from eagle_jax.data.survey import Summary
 from eagle_jax.demo import page
 from eagle_jax.errors import EagleError
-from eagle_jax.train.metrics import Progress
+from eagle_jax.train.progress import Progress
 
 SUFFIXES = (".json", ".html")
 

@@ -135,7 +135,7 @@ def expert_grid(eagle: Eagle, name: str) -> tuple[int, int, int]:
   from eagle_jax.vision import EXPERTS
 
   size = dict(eagle.size.experts)[name]
-  module = EXPERTS[name].module(size=size, dtype=eagle.dtype, remat=eagle.remat)
+  module = EXPERTS[name].module(size=size, dtype=eagle.dtype)
   pixels = jax.ShapeDtypeStruct((1, size.image_size, size.image_size, 3), jnp.float32)
   grid, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), pixels)
   _, h, w, c = grid.shape
@@ -163,7 +163,7 @@ def memory_lines(
     f"trained parameters, {experiment.model.param_dtype}": trained * wide,
     f"frozen parameters, {experiment.model.frozen_dtype}": frozen * narrow,
     "gradients": trained * wide,
-    "AdamW's two moments": 2 * trained * wide,
+    "AdamW's two moments": 2 * trained * jnp.dtype(experiment.optimizer.moments_dtype).itemsize,
   }
   parts["together, without activations"] = sum(parts.values())
   yield f"{'memory':<36}{'GiB':>10}{f'GiB / {devices} devices':>20}"

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], summary: str) -> int:
 
   from eagle_jax import checkpoint
   from eagle_jax.interchange import outgoing
-  from eagle_jax.train.metrics import Progress
+  from eagle_jax.train.progress import Progress
 
   meta = checkpoint.read_meta(options.source)
   experiment = cli_config.described(options.config, overrides, meta)

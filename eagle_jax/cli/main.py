@@ -1,7 +1,8 @@
 """The command itself: finds the verb, runs it, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 an unforeseen error (with its traceback), 2 a mistake in the
-command, a config or the input (one line), 3 a plan that does not fit, 130 interrupted.
+Exit codes: 0 done, 1 an unforeseen error (with its traceback) or one that may pass, 2 a
+mistake in the command, a config or the input (one line), 3 a plan that does not fit, 130
+interrupted. `train` tells launchers more: 42 saved, start again; 43 what would be 2 elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import eagle_jax
-from eagle_jax.errors import EagleError
+from eagle_jax.errors import FATAL, EagleError
 from eagle_jax.registry import nearest
 
 VERBS: Mapping[str, str] = {
@@ -70,13 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
   Args:
     arguments: what follows the program's name; that of this process by default.
   """
+  given = sys.argv[1:] if arguments is None else arguments
   try:
-    code = dispatch(sys.argv[1:] if arguments is None else arguments)
+    code = dispatch(given)
     sys.stdout.flush()  # so that a reader that has gone is noticed here
     return code
   except EagleError as error:
     print(f"eagle-jax: {error}", file=sys.stderr)
-    return error.exit_code
+    fatal = error.exit_code == EagleError.exit_code and given[:1] == ["train"]
+    return FATAL if fatal else error.exit_code
   except KeyboardInterrupt:
     print("eagle-jax: interrupted", file=sys.stderr)
     return 130

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eagle_jax.cli import config as cli_config
-from eagle_jax.cli import devices
+from eagle_jax.cli import devices, joining
 from eagle_jax.cli.parser import Parser
 from eagle_jax.errors import EagleError
+from eagle_jax.train import stopping
 
 
 def run(arguments: Sequence[str], summary: str) -> int:
@@ -22,12 +23,16 @@ def run(arguments: Sequence[str], summary: str) -> int:
   parser.add_argument(
     "--dry-run", action="store_true", help="print the complete config as JSON and stop"
   )
+  joining.add_flags(parser)
   parser.add_argument(
-    "--distributed", action="store_true", help="this is one of the processes of a pod: join them"
+    *("--profile-steps", "--profile_steps"),
+    metavar="FROM:TO",
+    help="trace updates for xprof, from FROM updates done to TO; see docs/running.md",
   )
   devices.add_flag(parser)
   options, overrides = parser.read(arguments, overrides=True)
 
+  joining.place(options)  # a mistake in its flags is told first
   loaded = cli_config.load(options.config, overrides)
   if options.dry_run:
     print(loaded.experiment.to_json())
@@ -41,12 +46,14 @@ def run(arguments: Sequence[str], summary: str) -> int:
     )
   print(loaded.describe_changes(), flush=True)
 
+  stop = stopping.Stop()
+  stop.install()
   devices.start(options.devices)
-  if options.distributed:
-    devices.join()
-  from eagle_jax.train import loop
+  with joining.joined(options, loaded.experiment):
+    from eagle_jax.train import loop, profiling
 
-  result = loop.run(loaded.experiment, options.workdir)
+    profile = profiling.parse(options.profile_steps) if options.profile_steps else None
+    result = loop.run(loaded.experiment, options.workdir, stop=stop, profile=profile)
   print(
     f"{loaded.experiment.name}: {result.steps} steps, loss {result.loss:.4f}, "
     f"{result.seconds:.0f} s; checkpoints and logs in {options.workdir}"

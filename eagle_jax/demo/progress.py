@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
 
-from eagle_jax.train.metrics import Progress
+from eagle_jax.train.progress import Progress
 
 Value = TypeVar("Value")
 

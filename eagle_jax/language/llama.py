@@ -114,7 +114,7 @@ class Llama(nn.Module):
   Attributes:
     size: what to build.
     dtype: of computation; norms, softmax, rotation and logits are float32 inside.
-    remat: 'block' recomputes each block in the backward pass, 'none' keeps everything.
+    remat: of the blocks, one of `nn.remat.POLICIES`.
     stacked: whether the blocks are scanned over stacked parameters or stand one by one.
   """
 
@@ -128,7 +128,9 @@ class Llama(nn.Module):
     size = self.size
     self.table = nn.Embed(size.vocab, size.width, dtype=self.dtype, name="embed")
     if self.stacked:
-      self.layers: Any = stack(Block, size.depth, remat=self.remat)(size, self.dtype)
+      self.layers: Any = stack(Block, size.depth, remat=self.remat, axes=("rows", "tokens"))(
+        size, self.dtype
+      )
     else:
       self.layers = [Block(size, self.dtype) for _ in range(size.depth)]
     self.final_norm = RmsNorm(size.norm_eps, self.dtype)

@@ -21,7 +21,9 @@ from eagle_jax.language.llama import Llama, LlamaSize
 from eagle_jax.model.mixture import Mixture, NamedSize
 from eagle_jax.model.projector import Projector, num_layers
 from eagle_jax.model.splice import splice
+from eagle_jax.nn import remat
 from eagle_jax.registry import lookup
+from eagle_jax.sharding.activations import hold
 from eagle_jax.types import Batch
 
 if typing.TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Eagle(nn.Module):
   Attributes:
     size: what decides the shapes.
     dtype: of the computation; norms, softmax and logits are float32 whatever it is.
-    remat: rematerialisation policy of every stack of blocks, 'none' or 'block'.
+    remat: of the stacks of blocks: one policy, or rules as `nn.remat.assign` takes them.
   """
 
   size: EagleSize
@@ -69,7 +71,8 @@ class Eagle(nn.Module):
     self.vision = Mixture(size.experts, size.grid_side, dtype=self.dtype, remat=self.remat)
     self.fusion = lookup(FUSIONS, size.fusion, what="fusion")()
     self.projector = Projector(size.projector, size.language.width, dtype=self.dtype)
-    self.language = Llama(size.language, dtype=self.dtype, remat=self.remat)
+    policy = remat.assign(self.remat, ["language"])["language"]
+    self.language = Llama(size.language, dtype=self.dtype, remat=policy)
 
   def __call__(self, batch: Batch) -> Float[Array, "B S V"]:
     """Returns float32 logits; row position s predicts the token at s + 1.
@@ -80,30 +83,34 @@ class Eagle(nn.Module):
     hidden = self.language(
       embeddings, batch.valid, batch.positions, segments=batch.segments
     )  # [B, S, D]
-    return self.language.logits(hidden).astype(jnp.float32)  # [B, S, V]
+    logits = self.language.logits(hold(hidden, "rows", "tokens"))
+    return hold(logits.astype(jnp.float32), "rows", "tokens", "vocab")  # [B, S, V]
 
   def embed(self, batch: Batch) -> Float[Array, "B S D"]:
     """Returns what the language model reads: embedded text, image tokens, zeros at padding.
 
     With no image slots in the batch (I = 0) no vision expert runs.
     """
-    text = self.language.embed(batch.tokens)  # [B, S, D]
+    text = hold(self.language.embed(batch.tokens), "rows", "tokens")  # [B, S, D]
     image_tokens = self.encode_images(batch.images) if batch.images.shape[1] else None
-    return splice(text, image_tokens, tokens=batch.tokens, valid=batch.valid)
+    spliced = splice(text, image_tokens, tokens=batch.tokens, valid=batch.valid)
+    return hold(spliced, "rows", "tokens")
 
   def encode_images(
     self, images: UInt8[Array, "R I H W 3"] | Float[Array, "R I H W 3"]
   ) -> Float[Array, "R T D"]:
     """Returns the image tokens of each group of rows, images in order, T = I·N."""
     groups, slots = images.shape[:2]
-    tokens = self.projector(self.features(images.reshape(groups * slots, *images.shape[2:])))
-    return tokens.reshape(groups, slots * tokens.shape[1], tokens.shape[2])  # [R, I·N, D]
+    pictures = hold(images.reshape(groups * slots, *images.shape[2:]), "pictures")
+    tokens = hold(self.projector(self.features(pictures)), "pictures")  # [M, N, D]
+    tokens = tokens.reshape(groups, slots * tokens.shape[1], tokens.shape[2])
+    return hold(tokens, "rows")  # [R, I·N, D]
 
   def features(
     self, images: UInt8[Array, "M H W 3"] | Float[Array, "M H W 3"]
   ) -> Float[Array, "M N C"]:
     """Returns the fused tokens of M pictures, before the projector."""
-    return self.fusion(self.vision(images))
+    return hold(self.fusion(self.vision(images)), "pictures")
 
 
 def build(model: config.Model) -> Eagle:
@@ -112,8 +119,8 @@ def build(model: config.Model) -> Eagle:
   A picture [image_size, image_size, 3] becomes grid_side² image tokens.
 
   Raises:
-    EagleError: if an expert, size, fusion, projector, language model or dtype has no such
-      name; names the nearest one.
+    EagleError: if an expert, size, fusion, projector, language model, dtype or remat policy
+      has no such name, the nearest one is named; or if a part has no policy.
   """
   lookup(FUSIONS, model.fusion, what="fusion")
   num_layers(model.projector)
@@ -126,6 +133,7 @@ def build(model: config.Model) -> Eagle:
     image_size=model.image_size,
     grid_side=model.grid_side,
   )
+  remat.assign(model.remat, ["language", *(f"vision/{name}" for name, _ in size.experts)])
   return Eagle(size, dtype=lookup(DTYPES, model.dtype, what="dtype"), remat=model.remat)
 
 

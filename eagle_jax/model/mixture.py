@@ -10,6 +10,7 @@ import typing
 import flax.linen as nn
 import jax.numpy as jnp
 
+from eagle_jax.nn import remat
 from eagle_jax.nn.pixels import normalise
 from eagle_jax.nn.resize import resize_align_corners
 from eagle_jax.registry import lookup
@@ -33,7 +34,7 @@ class Mixture(nn.Module):
     experts: name and size of each expert, in channel order; any non-empty selection.
     grid_side: cells per side of every grid returned.
     dtype: of the computation; pixels and all resizing stay float32.
-    remat: rematerialisation policy of the experts' blocks, 'none' or 'block'.
+    remat: of the experts' blocks: one policy, or rules as `nn.remat.assign` takes them.
   """
 
   experts: tuple[NamedSize, ...]
@@ -55,11 +56,12 @@ class Mixture(nn.Module):
     """
     pixels = normalise(images)  # [M, H, W, 3] float32
     grids = []
+    policies = remat.assign(self.remat, [f"vision/{name}" for name, _ in self.experts])
     for name, size in self.experts:
       module = lookup(EXPERTS, name, what="vision expert").module
       # Upstream shrinks without a filter (1024 to 336 pixels for CLIP), and the released
       # projector has learnt from what that gives.
-      grid = module(size=size, dtype=self.dtype, remat=self.remat, name=name)(
+      grid = module(size=size, dtype=self.dtype, remat=policies[f"vision/{name}"], name=name)(
         resize_align_corners(pixels, size.image_size)
       )
       grids.append(resize_align_corners(grid, self.grid_side).astype(self.dtype))

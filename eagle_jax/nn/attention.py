@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from eagle_jax.errors import EagleError
+from eagle_jax.nn.remat import name
 
 if typing.TYPE_CHECKING:
   from jax.typing import DTypeLike
@@ -51,6 +52,7 @@ def attend(
     raise EagleError(
       f"attention: key/value heads must divide query heads, they are {num_kv_heads} and {num_heads}"
     )
+  query, key, value = name(query, "query"), name(key, "key"), name(value, "value")
   grouped = query.reshape(batch, length, num_kv_heads, -1, head_dim)  # [B, T, K, G, d]
   scores = scale * jnp.einsum(
     "btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32
@@ -63,7 +65,7 @@ def attend(
     )
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   out = jnp.einsum("bkgts,bskd->btkgd", weights, value)  # [B, T, K, G, d]
-  return out.reshape(query.shape)
+  return name(out.reshape(query.shape), "mixed")
 
 
 def _per_group(array: Array, num_kv_heads: int, shape: tuple[int, ...]) -> Array:

@@ -10,16 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from eagle_jax.errors import EagleError
-from eagle_jax.registry import nearest
+from eagle_jax.nn import remat as remat_lib
+from eagle_jax.sharding.activations import hold
 
 if typing.TYPE_CHECKING:
   from jax.typing import DTypeLike
   from jaxtyping import Array, Float
 
 Activation = Callable[["Float[Array, '*any']"], "Float[Array, '*any']"]
-
-REMAT = ("none", "block")
-"""Policies of rematerialisation: keep every activation, or one per block."""
 
 
 def quick_gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
@@ -104,7 +102,8 @@ class Mlp(nn.Module):
   def __call__(self, x: Float[Array, "*any C"]) -> Float[Array, "*any C"]:
     """Applies the two layers to each vector [C]."""
     hidden = nn.Dense(self.width, dtype=self.dtype, name="fc1")(x)  # [..., width]
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(self.activation(hidden))
+    hidden = self.activation(remat_lib.name(hidden, "hidden"))
+    return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
 
 
 class GatedMlp(nn.Module):
@@ -125,6 +124,7 @@ class GatedMlp(nn.Module):
     """Applies the three layers to each vector [C]."""
     gate = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="gate")(x)  # [..., width]
     up = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="up")(x)  # [..., width]
+    gate, up = remat_lib.name(gate, "hidden"), remat_lib.name(up, "hidden")
     down = nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="down")
     return down(self.activation(gate) * up)
 
@@ -169,7 +169,9 @@ class PatchEmbed(nn.Module):
     return x
 
 
-def stack(block: type[nn.Module], length: int, *, remat: str) -> Callable[..., nn.Module]:
+def stack(
+  block: type[nn.Module], length: int, *, remat: str, axes: tuple[str, ...] = ("pictures",)
+) -> Callable[..., nn.Module]:
   """Returns a module class that runs `length` blocks of one kind in a row.
 
   Every parameter gets a leading axis of that length and the stack compiles as one
@@ -179,19 +181,33 @@ def stack(block: type[nn.Module], length: int, *, remat: str) -> Callable[..., n
   Args:
     block: called as `block(...)(x, *constants)`, gives `(x, None)`: [B, N, C] in and out.
     length: number of blocks.
-    remat: "none", or "block" to keep only each block's input for the backward pass.
+    remat: one of `remat.POLICIES`: what is kept of each block for the backward pass.
+    axes: what the first dimensions of x are, for `sharding.activations.hold`.
 
   Raises:
     EagleError: if `remat` is no known policy.
   """
-  if remat not in REMAT:
-    raise EagleError(f"remat must be none or block{nearest(remat, REMAT) or '.'} it is {remat!r}")
-  if remat == "block":
-    block = nn.remat(block, prevent_cse=False)
   return nn.scan(
-    block,
+    remat_lib.wrap(_held(block, axes), remat),
     variable_axes={"params": 0, "probes": 0},
     split_rngs={"params": True},
     in_axes=nn.broadcast,
     length=length,
   )
+
+
+def _held(block: type[nn.Module], axes: tuple[str, ...]) -> type[nn.Module]:
+  """Returns a block's class whose input and output, [B, N, C] or a grid, are held in place."""
+  plain = typing.cast("Callable[..., tuple[Array, None]]", block.__call__)
+
+  def call(
+    self: nn.Module, x: Float[Array, "B *any C"], *constants: typing.Any
+  ) -> tuple[Float[Array, "B *any C"], None]:
+    """Calls the block."""
+    y, _ = plain(self, hold(x, *axes), *constants)
+    return hold(y, *axes), None
+
+  call.__name__ = "__call__"  # Flax names scopes after methods, but not after this one
+  body = {"__call__": call, "__module__": block.__module__}
+  held: type[nn.Module] = type(block.__name__, (block,), body)
+  return held

@@ -28,7 +28,7 @@ class Blocks(typing.NamedTuple):
       gives `(y, None)` with y like x, and sows y as probe `block`.
     size: what the blocks read their widths from.
     dtype: of computation.
-    remat: policy of rematerialisation, "none" or "block".
+    remat: one of `remat.POLICIES`.
   """
 
   module: type[nn.Module]

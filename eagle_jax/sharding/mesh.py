@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from eagle_jax import config
@@ -25,16 +26,27 @@ BATCH_SPEC = PartitionSpec(("data", "fsdp"))
 def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """Returns a mesh with the axes of `AXES`, all of type Auto.
 
+  Slices, which a slower network joins, follow each other along `data`.
+
   Args:
     sizes: devices per axis; -1 takes what the others leave.
     devices: devices to use, all of them by default.
 
   Raises:
-    EagleError: if the product of the axes is not the device count.
+    EagleError: if the product of the axes is not the device count, or `data` is no multiple
+      of the slices.
   """
   devices = jax.devices() if devices is None else list(devices)
   shape = tuple(axes.sizes(sizes, len(devices)).values())
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+  kinds = (AxisType.Auto,) * len(AXES)
+  slices = len({getattr(device, "slice_index", None) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
+  data, *rest = shape
+  if data % slices:
+    raise EagleError(f"mesh.data must be a multiple of the slices: {data} and {slices} slices")
+  grid = create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1, 1), devices)
+  return jax.sharding.Mesh(grid, AXES, axis_types=kinds)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

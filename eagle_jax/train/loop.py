@@ -5,16 +5,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from eagle_jax import checkpoint, config
 from eagle_jax.data import ahead, pipeline
-from eagle_jax.errors import EagleError
-from eagle_jax.train import placing, prepared, state, step, telemetry
+from eagle_jax.errors import PreemptedError
+from eagle_jax.train import (
+  bad_steps,
+  phases,
+  placing,
+  prepared,
+  profiling,
+  saving,
+  state,
+  step,
+  stopping,
+  stragglers,
+  telemetry,
+  watchdog,
+)
 from eagle_jax.types import Batch
 
 
@@ -33,91 +44,147 @@ class Result:
   seconds: float
 
 
-def run(experiment: config.Experiment, workdir: str) -> Result:
+def run(
+  experiment: config.Experiment,
+  workdir: str,
+  *,
+  stop: stopping.Stop | None = None,
+  profile: profiling.Span | None = None,
+) -> Result:
   """Trains one stage to its end, going on from the run's last checkpoint if there is one.
 
   Args:
     experiment: what to do.
     workdir: folder of the run; the same folder and experiment resume it.
+    stop: asks for an early end; by default nobody does.
+    profile: updates to trace.
 
   Raises:
-    EagleError: if the experiment, its data or what it starts from does not hold together.
+    EagleError: if the experiment, its data or what it starts from does not hold together,
+      or too many updates in a row had to be skipped.
+    PreemptedError: if it was asked to stop, and all that was done is saved.
   """
   begun = time.monotonic()
-  stream = pipeline.make_iterator(
-    experiment.data,
-    batch_size=experiment.batch_size,
-    seed=experiment.seed,
-    image_size=experiment.model.image_size,
-    tokens_per_image=experiment.model.grid_side**2,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-  with contextlib.closing(stream):
-    ready = prepared.prepare(experiment, workdir, num_records=stream.num_records)
-    saving = experiment.checkpoints
-    checkpoints = checkpoint.Checkpoints(workdir, keep=saving.keep, verify=saving.verify)
-    with contextlib.closing(checkpoints):
+  stop = stop or stopping.Stop()
+  stop.join()
+  phase = phases.Phases()
+  process = jax.process_index()
+  watching = watchdog.Watchdog(phase, workdir, minutes=experiment.watchdog_minutes, process=process)
+  with contextlib.closing(watching):
+    with phase(phases.RECORDS):
+      stream = pipeline.make_iterator(
+        experiment.data,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        image_size=experiment.model.image_size,
+        tokens_per_image=experiment.model.grid_side**2,
+        process_index=process,
+        process_count=jax.process_count(),
+      )
+    with contextlib.closing(stream):
+      total, loss = _go_on(experiment, workdir, stream, phase=phase, stop=stop, profile=profile)
+  return Result(total, loss, time.monotonic() - begun)
+
+
+def _go_on(
+  experiment: config.Experiment,
+  workdir: str,
+  stream: pipeline.BatchIterator,
+  *,
+  phase: phases.Phases,
+  stop: stopping.Stop,
+  profile: profiling.Span | None,
+) -> tuple[int, float]:
+  """Makes the stage ready and does what is left of it; returns all updates and the last loss."""
+  kept = experiment.checkpoints
+  checkpoints = checkpoint.Checkpoints(workdir, keep=kept.keep, verify=kept.verify)
+  with contextlib.closing(checkpoints):
+    with phase(phases.RESTORE):
+      ready = prepared.prepare(experiment, workdir, num_records=stream.num_records)
       current, done, begun_with = prepared.start(ready, checkpoints, stream)
       prepared.note_sources(ready, done, stream.sources)
+    limit = experiment.optimizer.max_skipped
+    batches: ahead.Ahead[Batch] = ahead.Ahead(
+      stream, placing.Placer(ready.mesh), depth=experiment.data.prefetch
+    )
+    with (
+      contextlib.closing(bad_steps.BadSteps(workdir, stream, limit=limit, done=done)) as bad,
+      contextlib.closing(batches),
+    ):
       meta = prepared.describe(ready, begun_with)
-      batches: ahead.Ahead[Batch] = ahead.Ahead(
-        stream, placing.Placer(ready.mesh), depth=experiment.data.prefetch
-      )
-      with contextlib.closing(batches):
-        loss = train(ready, current, done, checkpoints=checkpoints, batches=batches, meta=meta)
-  return Result(ready.total_steps, loss, time.monotonic() - begun)
+      saver = saving.Saver(checkpoints, meta, phase, done=done)
+      told = telemetry.Telemetry(ready, done, current=phase, profile=profile)
+      try:
+        with contextlib.closing(told):
+          train(ready, current, saver, batches=batches, bad=bad, told=told, stop=stop)
+      except PreemptedError as preempted:
+        # What hangs must not be closed first.
+        stop.leave(str(preempted), together=jax.process_count() > 1)
+        raise
+  return ready.total_steps, told.loss
 
 
 def train(
   ready: prepared.Run,
   current: state.TrainState,
-  done: int,
+  saver: saving.Saver,
   *,
-  checkpoints: checkpoint.Checkpoints,
   batches: ahead.Ahead[Batch],
-  meta: Mapping[str, Any],
-) -> float:
-  """Does the remaining updates, logging and saving; returns the last logged loss."""
-  every = ready.experiment.checkpoints.every
-  update = _Compiled(ready)
-  with contextlib.closing(telemetry.Telemetry(ready, done)) as told:
-    while done < ready.total_steps:
-      current, measured = update(current, next(batches))
-      done += 1
-      last = done == ready.total_steps
-      if told.step(done, measured):
-        _stop_on_nan(told.loss, done)
-      if last or done % every == 0:
-        checkpoints.save(
-          done,
-          params=current.params(),
-          optimizer=state.beside_params(current),
-          data=batches,
-          meta=meta,
-          last=last,
-        )
-  return told.loss
+  bad: bad_steps.BadSteps,
+  told: telemetry.Telemetry,
+  stop: stopping.Stop,
+) -> None:
+  """Does the remaining updates, logging and saving.
+
+  Raises:
+    PreemptedError: if it was asked to stop, and all that was done is saved.
+  """
+  done, phase = saver.saved, saver.phase
+  update = _Compiled(ready, phase)
+  slow = stragglers.Stragglers(phase)
+  position = batches.get_state()
+  while done < ready.total_steps:
+    try:
+      with phase(phases.DATA), stop.waiting():
+        batch = next(batches)
+    except PreemptedError:
+      bad.settle()
+      saver.save_and_leave(current, done, position)
+    compiled = update.compiled(current, batch)
+    stop.working()
+    with phase(phases.STEP):
+      current, measured = compiled(current, batch)
+    done += 1
+    phase.step = done
+    bad.note(done, measured, position)
+    position = batches.get_state()
+    logged = told.step(done, measured)
+    asked, last = stop.reached(done), done == ready.total_steps
+    due = last or done % ready.experiment.checkpoints.every == 0
+    if logged or due or asked:
+      bad.settle()
+    if asked and not last:
+      saver.save_and_leave(current, done, position)
+    if due:
+      saver.save(current, done, position, last=last)
+    if logged:
+      slow.compare()
 
 
 class _Compiled:
   """The update, compiled once for each shape that batches have."""
 
-  def __init__(self, ready: prepared.Run):
+  def __init__(self, ready: prepared.Run, phase: phases.Phases):
     """Compiles nothing yet."""
-    accumulate = ready.experiment.optimizer.accumulate
-    self._function = step.make(ready.eagle, ready.tx, accumulate=accumulate)
-    self._compiled: dict[Any, Any] = {}
+    settings = ready.experiment.optimizer
+    self._function = step.make(ready.eagle, ready.tx, settings, mesh=ready.mesh)
+    self._compiled: dict[Any, step.Step] = {}
+    self._phase = phase
 
-  def __call__(self, current: state.TrainState, batch: Batch) -> Any:
-    """Returns the next state and what the update measured."""
+  def compiled(self, current: state.TrainState, batch: Batch) -> step.Step:
+    """Returns the update for batches of this one's shapes."""
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
     if shapes not in self._compiled:
-      self._compiled[shapes] = step.compile_step(self._function, current, batch)
-    return self._compiled[shapes](current, batch)
-
-
-def _stop_on_nan(loss: float, done: int) -> None:
-  """Raises if the loss is no number: going on would only save garbage."""
-  if not np.isfinite(loss):
-    raise EagleError(f"the loss must be finite, it is {loss} at step {done}")
+      with self._phase(phases.COMPILE):
+        self._compiled[shapes] = step.compile_step(self._function, current, batch)
+    return self._compiled[shapes]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import typing
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from eagle_jax import config
+from eagle_jax.train import skipping
 from eagle_jax.train.stages import Treatment
 
 if typing.TYPE_CHECKING:
-  from jaxtyping import Array, Float
+  from jax.typing import DTypeLike
+  from jaxtyping import Array, Float, Int
 
+GOLDEN = 40503
+"""65536 over the golden ratio, made odd: its multiples come to all 16-bit numbers, evenly."""
 CLIP_EPSILON = 1e-6
 """Added to the norm before dividing. Source: PyTorch, clip_grad_norm_."""
 
@@ -53,8 +59,35 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+def dithered(x: Float[Array, "*any"], count: Int[Array, ""], dtype: DTypeLike) -> Array:
+  """Rounds float32 to bfloat16 so that the error is 0 on average over updates.
+
+  Rounding to the nearest would freeze a mean square: each update changes it by a
+  thousandth, and bfloat16 steps are eight times that. Here the threshold between down and
+  up walks through all values, evenly, as `count` rises; the same `count` rounds the same.
+
+  Source: Weyl's equidistribution, steps of the golden ratio.
+
+  Args:
+    x: finite.
+    count: number of the update.
+    dtype: float32 leaves x as it is.
+  """
+  if jnp.dtype(dtype) != jnp.bfloat16:
+    return x.astype(dtype)
+  dropped = 0xFFFF  # the bits that bfloat16 does not have
+  offset = (count.astype(jnp.uint32) * jnp.uint32(GOLDEN)) & jnp.uint32(dropped)
+  bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+  cut = (bits + offset) & jnp.uint32(~dropped & 0xFFFFFFFF)
+  return jax.lax.bitcast_convert_type(cut, jnp.float32).astype(dtype)
+
+
+def scale_by_adam(
+  *, b1: float, b2: float, eps: float, dtype: DTypeLike = jnp.float32
+) -> optax.GradientTransformation:
   """Divides the running mean of the gradients by the root of the running mean square.
+
+  Both are computed in float32 and kept in `dtype`.
 
   Differs: optax forms 1 - b2^t in float32, which is 1.3e-5 off at the first update;
   over a few updates that alone moves a loss by more than float32 noise
@@ -66,9 +99,14 @@ def scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransfor
     share = -jnp.expm1(count.astype(jnp.float32) * math.log(decay))
     return jax.tree.map(lambda moment: moment / share.astype(moment.dtype), moments)
 
+  def wider(tree: Any) -> Any:
+    """Arrays of any shapes in float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
   def init(params: optax.Params) -> optax.ScaleByAdamState:
-    """Zero moments of each parameter's shape, dtype and sharding."""
-    mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+    """Zero moments of each parameter's shape and sharding."""
+    like = functools.partial(jnp.zeros_like, dtype=dtype)
+    mu, nu = (jax.tree.map(like, params) for _ in range(2))
     return optax.ScaleByAdamState(count=jnp.int32(0), mu=mu, nu=nu)
 
   def update(
@@ -78,10 +116,14 @@ def scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransfor
     del params
     old = typing.cast(optax.ScaleByAdamState, state)
     count = old.count + 1
-    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, old.mu, updates)
-    nu = jax.tree.map(lambda n, g: b2 * n + (1 - b2) * g * g, old.nu, updates)
+    moments, wide = wider((old.mu, old.nu)), wider(updates)
+    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, moments[0], wide)
+    nu = jax.tree.map(lambda n, g: b2 * n + (1 - b2) * g * g, moments[1], wide)
     mean, square = corrected(mu, b1, count), corrected(nu, b2, count)
-    direction = jax.tree.map(lambda m, n: m / (jnp.sqrt(n) + eps), mean, square)
+    direction = jax.tree.map(
+      lambda m, n, g: (m / (jnp.sqrt(n) + eps)).astype(g.dtype), mean, square, updates
+    )
+    mu, nu = (jax.tree.map(lambda x: dithered(x, count, dtype), tree) for tree in (mu, nu))
     return direction, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(init, update)
@@ -100,11 +142,15 @@ def make(
   factors = {path: treatment.lr for path, treatment in chosen.items()}
   decayed = {path: treatment.decay for path, treatment in chosen.items()}
   parts = [
-    scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps),
+    scale_by_adam(
+      b1=settings.b1, b2=settings.b2, eps=settings.eps, dtype=jnp.dtype(settings.moments_dtype)
+    ),
     optax.add_decayed_weights(settings.weight_decay, mask=decayed),
     optax.stateless(lambda updates, params: {p: u * factors[p] for p, u in updates.items()}),
     optax.scale_by_learning_rate(learning_rate(settings, total_steps)),
   ]
   if settings.clip_norm > 0:
     parts.insert(0, clip_by_global_norm(settings.clip_norm))
+  if settings.spike_factor > 0:
+    parts.insert(0, skipping.usual_norm())
   return optax.chain(*parts)

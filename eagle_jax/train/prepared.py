@@ -17,12 +17,12 @@ from eagle_jax.data import pipeline, tokenize
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.sharding.mesh import make_mesh
-from eagle_jax.train import optimizer, origins, stages, state
+from eagle_jax.train import metrics, optimizer, origins, stages, state
 
 CONFIG_FILE, PARAMETERS_FILE = "config.json", "parameters.json"
 STARTED_FILE, SOURCES_FILE = "started_from.json", "sources.jsonl"
 MAY_CHANGE = (
-  *("mesh", "checkpoints", "log_every"),
+  *("mesh", "checkpoints", "log_every", "watchdog_minutes", "optimizer.max_skipped"),
   *("data.workers", "data.prefetch", "data.bad_budget", "data.device_resize"),
 )
 """Fields that may differ when a run goes on; any other change would be another run."""
@@ -75,12 +75,19 @@ def _write_down(ready: Run) -> None:
   path = folder / CONFIG_FILE
   if path.exists():
     _refuse_other_run(json.loads(path.read_text()), ready)
-  path.write_text(ready.experiment.to_json())
+  _replace(path, ready.experiment.to_json())
   rows = stages.summary({p: leaf.shape for p, leaf in ready.abstract.items()}, ready.chosen)
-  (folder / PARAMETERS_FILE).write_text(json.dumps([dataclasses.asdict(r) for r in rows]))
+  _replace(folder / PARAMETERS_FILE, json.dumps([dataclasses.asdict(r) for r in rows]))
   stage = stages.STAGES[ready.experiment.stage]
   print(f"{ready.experiment.name}: {ready.experiment.stage}, {stage.purpose}")
   print(stages.table(rows), flush=True)
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or, if the process is killed, not at all."""
+  new = path.with_name(f"{path.name}.new")
+  new.write_text(text)
+  new.replace(path)
 
 
 def _refuse_other_run(before: dict[str, Any], ready: Run) -> None:
@@ -113,11 +120,14 @@ def _leaves(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 def note_sources(ready: Run, done: int, sources: list[dict[str, Any]]) -> None:
   """Appends what is trained on, with its licences, from update `done` on, where that is new."""
-  path = pathlib.Path(ready.workdir) / SOURCES_FILE
-  noted = path.read_text().splitlines() if path.exists() else []
-  if jax.process_index() == 0 and (not noted or json.loads(noted[-1])["sources"] != sources):
-    with path.open("a") as file:
-      file.write(json.dumps({"step": done, "sources": sources}) + "\n")
+  if jax.process_index() != 0:
+    return
+  noted: list[dict[str, Any]] = [*metrics.read(ready.workdir, SOURCES_FILE)]
+  if not noted or noted[-1]["sources"] != sources:
+    log = metrics.Metrics(ready.workdir, name=SOURCES_FILE)
+    values: dict[str, Any] = {"sources": sources}
+    log.write(done, values)
+    log.close()
 
 
 def start(
@@ -134,7 +144,7 @@ def start(
     params, records = origins.parameters(experiment, ready.eagle, ready.abstract)
     told = [dataclasses.asdict(record) for record in records]
     if jax.process_index() == 0:
-      (pathlib.Path(ready.workdir) / STARTED_FILE).write_text(json.dumps(told, indent=1))
+      _replace(pathlib.Path(ready.workdir) / STARTED_FILE, json.dumps(told, indent=1))
       for record in records:
         print(record, flush=True)
     fresh = state.create(params, ready.chosen, ready.tx, seed=experiment.seed, mesh=ready.mesh)

@@ -97,6 +97,12 @@ def treatments(experiment: config.Experiment, paths: Iterable[str]) -> dict[str,
   }
 
 
+def part(path: str) -> str:
+  """Returns the part of the model a parameter belongs to: 'vision/clip', 'projector', …."""
+  names = path.split("/")
+  return "/".join(names[:2]) if names[0] == "vision" else names[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """One line of the table of parts: how much of it is trained in a stage."""
@@ -119,12 +125,11 @@ def summary(
   """
   rows: dict[str, Row] = {}
   for path, shape in shapes.items():
-    names = path.split("/")
-    part = "/".join(names[:2]) if names[0] == "vision" else names[0]
-    old = rows.get(part, Row(part, 0, 0, 0, 0.0))
+    name = part(path)
+    old = rows.get(name, Row(name, 0, 0, 0, 0.0))
     size, treatment = math.prod(shape), chosen[path]
-    rows[part] = Row(
-      part,
+    rows[name] = Row(
+      name,
       old.parameters + size,
       old.trained + size * treatment.trained,
       old.decayed + size * treatment.decay,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from eagle_jax import config
+from eagle_jax.train import accumulate, measures, skipping, work
 from eagle_jax.train.state import TrainState, nested
 
 if typing.TYPE_CHECKING:
+  from jax.sharding import NamedSharding
   from jaxtyping import Array, Bool, Float, Int
 
   from eagle_jax.model.eagle import Eagle
@@ -22,15 +27,22 @@ Metrics = dict[str, "Float[Array, '']"]
 Step = Callable[[TrainState, "Batch"], tuple[TrainState, Metrics]]
 
 
-def summed_loss(
+def token_losses(
   logits: Float[Array, "B S V"], tokens: Int[Array, "B S"], counted: Bool[Array, "B S-1"]
-) -> Float[Array, ""]:
-  """Returns the cross-entropy of the next token, summed over the counted targets, float32."""
+) -> Float[Array, "B S-1"]:
+  """Returns the cross-entropy of each next token in float32, 0 where it does not count."""
   targets = jnp.where(counted, tokens[:, 1:], 0)  # placeholders are no vocabulary ids
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits[:, :-1].astype(jnp.float32), targets
   )  # [B, S-1]
-  return jnp.sum(jnp.where(counted, losses, 0.0))
+  return jnp.where(counted, losses, 0.0)
+
+
+def summed_loss(
+  logits: Float[Array, "B S V"], tokens: Int[Array, "B S"], counted: Bool[Array, "B S-1"]
+) -> Float[Array, ""]:
+  """Returns the cross-entropy of the next token, summed over the counted targets, float32."""
+  return jnp.sum(token_losses(logits, tokens, counted))
 
 
 def mean_loss(eagle: Eagle, params: dict[str, Array], batch: Batch) -> Float[Array, ""]:
@@ -48,77 +60,75 @@ def _logits(eagle: Eagle, params: dict[str, Array], batch: Batch) -> Float[Array
   return typing.cast("Array", eagle.apply({"params": nested(params)}, batch))
 
 
-def make(eagle: Eagle, tx: optax.GradientTransformation, *, accumulate: int = 1) -> Step:
+def make(
+  eagle: Eagle,
+  tx: optax.GradientTransformation,
+  settings: config.Optimizer | None = None,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Step:
   """Returns the step function, not yet compiled.
 
   Args:
     eagle: the model.
     tx: the optimizer of the trained parameters.
-    accumulate: micro-batches whose gradients are added up; divides the rows.
+    settings: what `tx` was made from, by default a config's defaults. Read here: into how
+      many micro-batches the rows are cut, and which updates are skipped.
+    mesh: where the step runs; needed to gather weights once.
   """
+  settings = settings or config.Optimizer()
 
   def share(
     trained: dict[str, Array], frozen: dict[str, Array], batch: Batch, *, total: Float[Array, ""]
-  ) -> Float[Array, ""]:
-    """This micro-batch's part of the mean over all `total` targets."""
+  ) -> tuple[Float[Array, ""], measures.Sums]:
+    """This micro-batch's part of the mean over all `total` targets, and its sums."""
     logits = _logits(eagle, {**trained, **frozen}, batch)
-    return summed_loss(logits, batch.tokens, batch.targets()) / total
+    losses = token_losses(logits, batch.tokens, batch.targets())
+    return jnp.sum(losses) / total, measures.by_modality(losses, batch)
 
-  def gradients(
-    state: TrainState, batch: Batch, total: Float[Array, ""]
-  ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Loss and gradients of the trained parameters over all micro-batches."""
-    # Differentiating the trained dict alone keeps the frozen part out of the backward pass.
-    value_and_grad = jax.value_and_grad(share)
-    if accumulate == 1:
-      return value_and_grad(state.trained, state.frozen, batch, total=total)
-    micro = micro_batches(batch, accumulate)
+  # Differentiating the trained dict alone keeps the frozen part out of the backward pass.
+  value_and_grad = jax.value_and_grad(share, has_aux=True)
+  whole = accumulate.Whole(mesh, eagle.dtype) if mesh and settings.gather_once else None
 
-    def add(
-      carry: tuple[Float[Array, ""], dict[str, Array]], rows: Batch
-    ) -> tuple[tuple[Float[Array, ""], dict[str, Array]], None]:
-      """Adds one micro-batch."""
-      found = value_and_grad(state.trained, state.frozen, rows, total=total)
-      return jax.tree.map(jnp.add, carry, found), None
-
-    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, state.trained))
-    return jax.lax.scan(add, zero, micro)[0]
+  def update(
+    grads: dict[str, Array], trained: dict[str, Array], opt_state: Any
+  ) -> tuple[dict[str, Array], Any]:
+    """Returns the parameters and the optimizer's state after an update."""
+    updates, opt_state = tx.update(grads, opt_state, trained)
+    return typing.cast("dict[str, Array]", optax.apply_updates(trained, updates)), opt_state
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    """Returns the state after one update, and what was measured before it."""
-    targets = jnp.sum(batch.targets())
-    loss, grads = gradients(state, batch, targets.astype(jnp.float32))
-    updates, opt_state = tx.update(grads, state.opt_state, state.trained)
+    """Returns the state after one update, and what was measured before it.
+
+    Where the update would do harm the state is as before, but for `step`.
+    """
+    targets = jnp.sum(batch.targets()).astype(jnp.float32)
+    function = functools.partial(value_and_grad, total=targets)
+    (loss, sums), grads = accumulate.gradients(
+      function, state.trained, state.frozen, batch=batch, count=settings.accumulate, whole=whole
+    )
+    norm = typing.cast("Array", optax.tree.norm(grads))
+    made = skipping.harmless(loss, norm, state.opt_state, spike_factor=settings.spike_factor)
+    # A branch, not a choice between two results: nothing is copied to be chosen from.
+    old = state.trained, state.opt_state
+    trained, opt_state = jax.lax.cond(made, update, lambda _, *kept: kept, grads, *old)
     metrics = {
       "loss": loss,
-      "grad_norm": optax.tree.norm(grads),
-      "targets": targets.astype(jnp.float32),
+      "grad_norm": norm,
+      "targets": targets,
+      "skipped": 1.0 - made.astype(jnp.float32),
+      **measures.means(sums),
+      **measures.group_norms(grads),
+      **work.counts(batch),
     }
-    trained = optax.apply_updates(state.trained, updates)
     changed = {"step": state.step + 1, "trained": trained, "opt_state": opt_state}
     return dataclasses.replace(state, **changed), metrics
 
   return step
 
 
-def micro_batches(batch: Batch, count: int) -> Batch:
-  """Cuts every array [B, ...] in [A, B/A, ...], A = `count`.
-
-  Group r of rows, usually one row, goes to micro-batch r mod A, so each device keeps its
-  own rows and rows stay beside the image slots they share.
-  """
-  groups = batch.images.shape[0]
-
-  def cut(x: Array) -> Array:
-    """Cuts one array."""
-    dealt = x.reshape(groups // count, count, -1, *x.shape[1:]).swapaxes(0, 1)
-    return dealt.reshape(count, -1, *x.shape[1:])
-
-  return jax.tree.map(cut, batch)
-
-
-def compile_step(step: Step, state: TrainState, batch: Batch) -> Step:
-  """Compiles the step with the state donated and returned in the shardings it came in.
+def lower_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+  """Traces the step with the state donated and returned in the shardings it came in.
 
   Args:
     step: from `make`.
@@ -126,4 +136,12 @@ def compile_step(step: Step, state: TrainState, batch: Batch) -> Step:
     batch: likewise.
   """
   placed = jax.tree.map(lambda x: x.sharding, state)
-  return jax.jit(step, donate_argnums=0, out_shardings=(placed, None)).lower(state, batch).compile()
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
+  mesh: Any = typing.cast("NamedSharding", state.rng.sharding).mesh
+  with jax.set_mesh(mesh):  # where the model finds it to hold activations in place
+    return jitted.lower(state, batch)
+
+
+def compile_step(step: Step, state: TrainState, batch: Batch) -> Step:
+  """Compiles the step; arguments as `lower_step`."""
+  return lower_step(step, state, batch).compile()

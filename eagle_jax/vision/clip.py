@@ -91,7 +91,7 @@ class Clip(nn.Module):
   Attributes:
     size: widths and lengths.
     dtype: of computation; norms and softmax are float32.
-    remat: "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: ClipSize

@@ -86,7 +86,7 @@ class Stage(nn.Module):
     size: constants of the network.
     number: which stage, from 0.
     dtype: of computation.
-    remat: "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: ConvNextSize
@@ -114,7 +114,7 @@ class ConvNext(nn.Module):
   Attributes:
     size: widths and lengths.
     dtype: of computation; norms are float32.
-    remat: "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: ConvNextSize

@@ -193,7 +193,7 @@ class Dinov2(nn.Module):
   Attributes:
     size: widths and lengths.
     dtype: of computation; norms, softmax and position table are float32.
-    remat: "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: Dinov2Size

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eagle_jax.nn import remat
 from eagle_jax.nn.attention import attend
 from eagle_jax.nn.layers import LayerNorm, PatchEmbed
 from eagle_jax.nn.layout import Layout
@@ -143,6 +144,7 @@ class SwiGlu(nn.Module):
     """Applies it to every cell."""
     gate = nn.Dense(self.width, dtype=self.dtype, name="gate")(x)  # [B, H, W, width]
     up = nn.Dense(self.width, dtype=self.dtype, name="up")(x)  # [B, H, W, width]
+    gate, up = remat.name(gate, "hidden"), remat.name(up, "hidden")
     hidden = LayerNorm(EPS, self.dtype, name="norm")(jax.nn.silu(gate) * up)
     return nn.Dense(x.shape[-1], dtype=self.dtype, name="down")(hidden)
 
@@ -185,7 +187,7 @@ class Eva02(nn.Module):
   Attributes:
     size: one of SIZES, or another.
     dtype: of computation; norms, softmax, rotation and position table are float32.
-    remat: policy of rematerialisation of the blocks, "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: Eva02Size

@@ -165,7 +165,7 @@ class Pix2Struct(nn.Module):
   Attributes:
     size: widths and lengths.
     dtype: of computation; picture processing, norms and softmax are float32.
-    remat: "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: Pix2StructSize

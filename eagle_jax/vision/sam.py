@@ -218,7 +218,7 @@ class Sam(nn.Module):
   Attributes:
     size: one of SIZES, or another.
     dtype: of computation; norms and softmax are float32.
-    remat: policy of rematerialisation of the blocks, "none" or "block".
+    remat: of the blocks, one of `nn.remat.POLICIES`.
   """
 
   size: SamSize

@@ -115,6 +115,12 @@ def test_a_run_comes_back_with_its_position(tmp_path, placed):
   assert not checkpoint.is_checkpoint(str(folder / "3" / "params"))
 
 
+def test_how_long_the_others_wait_follows_from_what_each_has_to_write(monkeypatch):
+  assert runs.patience(0) == 300
+  monkeypatch.setattr(jax, "process_count", lambda: 64)
+  assert runs.patience(64 * 10**9) == 400
+
+
 def test_a_new_run_has_none(tmp_path):
   assert opened(tmp_path).newest_good() is None
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import socket
 
 import pytest
 
@@ -21,12 +22,18 @@ def calls(monkeypatch):
 
   seen = []
 
-  def run(experiment, workdir):
+  def run(experiment, workdir, **_asked):
     seen.append((experiment, workdir))
     return Done()
 
   monkeypatch.setattr(loop, "run", run)
   return seen
+
+
+@pytest.fixture
+def free_port():
+  with socket.create_server(("", 0)) as free:
+    return free.getsockname()[1]
 
 
 def test_a_dry_run_prints_the_config_that_would_be_used(capsys):
@@ -45,14 +52,37 @@ def test_the_loop_gets_the_experiment_and_the_folder(calls, capsys, tmp_path):
   assert "3 steps, loss 0.2500" in out
 
 
+@pytest.mark.parametrize("flag", ["--profile-steps", "--profile_steps"])
+def test_updates_to_trace_are_read(monkeypatch, tmp_path, capsys, flag):
+  from eagle_jax.train import loop
+
+  asked = []
+  monkeypatch.setattr(loop, "run", lambda *_, profile, **__: asked.append(profile) or Done())
+  arguments = ["train", "--config=debug", f"--workdir={tmp_path}"]
+  assert main([*arguments, f"{flag}=10:13"]) == 0
+  assert asked == [(10, 13)]
+  assert main([*arguments, f"{flag}=13:10"]) == 43
+  assert "FROM:TO with FROM < TO, as 10:13: '13:10'" in capsys.readouterr().err
+
+
 def test_a_bucket_is_no_folder(calls, capsys):
-  assert main(["train", "--config=debug", "--workdir=gs://bucket/run"]) == 2
+  assert main(["train", "--config=debug", "--workdir=gs://bucket/run"]) == 43
   assert "mounted file system, it is 'gs://bucket/run'" in capsys.readouterr().err
   assert calls == []
 
 
 def test_nothing_runs_when_the_config_is_wrong(calls, capsys, tmp_path):
   arguments = ["train", "--config=debug", f"--workdir={tmp_path}", "--config.stage=finetun"]
-  assert main(arguments) == 2
+  assert main(arguments) == 43
   assert "did you mean 'finetune'" in capsys.readouterr().err
+  assert calls == []
+
+
+def test_a_process_that_does_not_come_is_named(calls, capsys, tmp_path, free_port):
+  flags = [f"--coordinator=localhost:{free_port}", "--processes=2", "--process=0"]
+  arguments = ["train", "--config=debug", f"--workdir={tmp_path}", *flags]
+  assert main([*arguments, "--join-timeout=1"]) == 1
+  assert "eagle-jax: process 1 of 2 did not come to process 0 (" in capsys.readouterr().err
+  assert main(arguments[:-1]) == 43
+  assert "go together; missing: --process\n" in capsys.readouterr().err
   assert calls == []

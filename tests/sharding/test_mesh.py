@@ -59,3 +59,20 @@ def test_slots_are_dealt_with_the_rows_that_share_them():
 
 def test_fewer_devices_can_be_named():
   assert meshes.make_mesh(config.Mesh(), jax.devices()[:2]).shape["fsdp"] == 2
+
+
+def test_slices_follow_each_other_along_data_and_must_divide_it():
+  class Device:
+    """A device of one of two slices, as a TPU's names itself."""
+
+    platform = device_kind = "cpu"
+    process_index = 0
+
+    def __init__(self, number):
+      self.id, self.slice_index = number, number // 4
+
+  devices = [Device(number) for number in range(8)]
+  mesh = meshes.make_mesh(config.Mesh(data=2, fsdp=4), devices)
+  assert [[d.slice_index for d in row.flat] for row in mesh.devices] == [[0] * 4, [1] * 4]
+  with pytest.raises(EagleError, match=r"multiple of the slices: 1 and 2 slices"):
+    meshes.make_mesh(config.Mesh(data=1, fsdp=8), devices)

@@ -36,7 +36,7 @@ class Small:
     self.abstract = state.abstract_params(self.eagle, MODEL, self.chosen, mesh=self.mesh)
     trained = {path: t for path, t in self.chosen.items() if t.trained}
     self.tx = optimizer.make(self.experiment.optimizer, 10, trained)
-    self.step = step.make(self.eagle, self.tx, accumulate=self.experiment.optimizer.accumulate)
+    self.step = step.make(self.eagle, self.tx, self.experiment.optimizer, mesh=self.mesh)
 
   def fresh(self):
     params, _ = origins.parameters(self.experiment, self.eagle, self.abstract)

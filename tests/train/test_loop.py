@@ -172,9 +172,12 @@ def test_a_run_goes_on_with_other_sources_and_notes_their_licences(tmp_path, dat
   chosen = experiment(dataclasses.replace(data, records="", images="", sources=(one,), prefetch=2))
   folder = tmp_path / "run"
 
+  write = metrics.Metrics.write
+
   def stop(self, step, values):
     if step == 3:
       raise KeyboardInterrupt
+    write(self, step, values)
 
   with monkeypatch.context() as patched:
     patched.setattr(metrics.Metrics, "write", stop)

@@ -1,15 +1,6 @@
-"""The metrics file and the status line."""
-
-import io
+"""Files of rows."""
 
 from eagle_jax.train import metrics
-
-
-class Terminal(io.StringIO):
-  """A stream that says it is a terminal."""
-
-  def isatty(self):
-    return True
 
 
 def test_rows_come_back_in_order(tmp_path):
@@ -36,21 +27,34 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
   assert metrics.read(str(tmp_path)) == [{"step": 1}]
 
 
-def test_a_terminal_sees_one_line_redrawn():
-  out = Terminal()
-  progress = metrics.Progress("demo", 2, out=out)
-  progress.show(1, "loss 1.0")
-  progress.show(2, "loss 0.5")
-  text = out.getvalue()
-  assert text.count("\n") == 1
-  assert "2/2" in text
-  assert "took loss 0.5" in text
+def test_a_line_that_a_bad_disk_garbled_is_left_out_and_ends_nothing(tmp_path):
+  (tmp_path / metrics.FILE).write_bytes(b'{"step": 1}\n{"st\xffp": \n[7]\n{"step": 3}\n')
+  assert metrics.read(str(tmp_path)) == [{"step": 1}, {"step": 3}]
+  log = metrics.Metrics(str(tmp_path), start=2)
+  log.write(3, {"loss": 0.5})
+  log.close()
+  assert metrics.read(str(tmp_path)) == [{"step": 1}, {"step": 3, "loss": 0.5}]
 
 
-def test_a_log_file_sees_few_lines():
-  out = io.StringIO()
-  progress = metrics.Progress("demo", 1000, out=out)
-  for done in range(1, 1001):
-    progress.show(done)
-  assert 1 <= out.getvalue().count("\n") <= 3
-  assert "1000/1000" in out.getvalue()
+def test_a_file_of_all_attempts_keeps_the_rows_of_lost_updates(tmp_path):
+  for step in (5, 3):
+    log = metrics.Metrics(str(tmp_path), name=metrics.SPEED_FILE)
+    log.write(step, {"seconds": 1.0})
+    log.close()
+  assert [row["step"] for row in metrics.read(str(tmp_path), metrics.SPEED_FILE)] == [5, 3]
+
+
+def test_a_file_that_cannot_be_read_is_not_emptied(tmp_path, monkeypatch):
+  path = tmp_path / metrics.FILE
+  path.write_text('{"step": 1}\n')
+
+  def unreadable(self):
+    raise OSError("bad sector")
+
+  with monkeypatch.context() as patched:
+    patched.setattr(type(path), "read_bytes", unreadable)
+    assert metrics.read(str(tmp_path)) == []
+    log = metrics.Metrics(str(tmp_path), start=0)
+  log.write(2, {})
+  log.close()
+  assert [row["step"] for row in metrics.read(str(tmp_path))] == [1, 2]

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from eagle_jax import config
+from eagle_jax.sharding.mesh import make_mesh
 from eagle_jax.train import optimizer
 from eagle_jax.train.stages import Treatment
 
@@ -66,3 +68,46 @@ def test_updates_follow_the_formula_with_their_factor_and_decay():
       start[path], grads[path], settings, rates=rates, decay=treatment.decay, factor=treatment.lr
     )
     np.testing.assert_allclose(params[path], want, rtol=2e-5)
+
+
+def test_moments_in_bfloat16_take_half_and_lie_like_their_parameters():
+  mesh = make_mesh(config.Mesh(fsdp=8))
+  spread = NamedSharding(mesh, PartitionSpec("fsdp"))
+  params = {"kernel": jax.device_put(jnp.ones((16, 4)), spread)}
+  size = {}
+  for dtype in ("float32", "bfloat16"):
+    tx = optimizer.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, dtype=dtype)
+    moments = tx.init(params)
+    assert moments.nu["kernel"].sharding == spread
+    updates, moments = tx.update(params, moments)
+    assert updates["kernel"].dtype == jnp.float32
+    size[dtype] = sum(leaf.nbytes for leaf in jax.tree.leaves((moments.mu, moments.nu)))
+  assert size["float32"] == 2 * size["bfloat16"]
+
+
+def test_moments_in_bfloat16_follow_gradients_that_grow_and_shrink():
+  params = {"kernel": jnp.zeros((200,))}
+  found = {}
+  for dtype in ("float32", "bfloat16"):
+    tx = optimizer.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8, dtype=dtype)
+    update, moments = jax.jit(tx.update), tx.init(params)
+    draw = np.random.default_rng(0)
+    found[dtype] = []
+    for scale in (1.0, 0.1, 3.0):
+      for _ in range(500):
+        grads = {"kernel": jnp.asarray(scale * draw.normal(size=200), jnp.float32)}
+        _, moments = update(grads, moments)
+      found[dtype].append(np.asarray(moments.nu["kernel"], np.float32))
+  for wide, narrow in zip(found["float32"], found["bfloat16"], strict=True):
+    np.testing.assert_allclose(narrow.mean(), wide.mean(), rtol=0.02)
+    np.testing.assert_allclose(narrow, wide, rtol=0.1)
+
+
+def test_rounding_to_bfloat16_is_right_on_average_and_keeps_what_fits():
+  x = jnp.array([1.0, -2.5, 1.001, -0.3, 1e-20, 0.0], jnp.float32)
+  rounded = [optimizer.dithered(x, jnp.int32(n), jnp.bfloat16) for n in range(1, 513)]
+  mean = np.stack([np.asarray(one, np.float64) for one in rounded]).mean(0)
+  np.testing.assert_allclose(mean, np.asarray(x, np.float64), rtol=1e-4)
+  for one in rounded[:3]:
+    np.testing.assert_array_equal(np.asarray(one[jnp.array([0, 1, 5])], np.float32), [1, -2.5, 0])
+  assert optimizer.dithered(x, jnp.int32(1), jnp.float32) is x

@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 
 import pytest
 
 from eagle_jax import checkpoint
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
-from eagle_jax.train import loop, prepared, state
+from eagle_jax.train import loop, metrics, prepared, state
 from tests.interchange import foreign
 from tests.train.small_run import MODEL, experiment
 
@@ -71,3 +73,19 @@ def test_the_length_of_a_run_follows_from_its_epochs(tmp_path, dataset):
   chosen = experiment(dataset(10), steps=0, epochs=0.5)
   ready = prepared.prepare(chosen, str(tmp_path), num_records=10)
   assert ready.total_steps == 2
+
+
+def test_a_full_disk_costs_what_is_said_of_sources_and_no_run(tmp_path, dataset, monkeypatch):
+  ready = prepared.prepare(experiment(dataset(5)), str(tmp_path), num_records=5)
+
+  def full(*_args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  with monkeypatch.context() as patched:
+    patched.setattr(os, "pwrite", full)
+    prepared.note_sources(ready, 0, [{"licence": "CC0"}])
+  assert metrics.read(str(tmp_path), prepared.SOURCES_FILE) == []
+  prepared.note_sources(ready, 2, [{"licence": "CC0"}])
+  prepared.note_sources(ready, 4, [{"licence": "CC0"}])
+  [row] = metrics.read(str(tmp_path), prepared.SOURCES_FILE)
+  assert row == {"step": 2, "sources": [{"licence": "CC0"}]}

@@ -13,7 +13,7 @@ from eagle_jax.data import batch as batch_lib
 from eagle_jax.data import pack
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.sharding.mesh import make_mesh, place_batch
-from eagle_jax.train import step
+from eagle_jax.train import accumulate, step
 from eagle_jax.train.state import nested
 from eagle_jax.types import PLACEHOLDER
 
@@ -175,7 +175,7 @@ def test_micro_batches_keep_rows_beside_the_slots_they_share():
   samples = [s for s in _samples(24) if len(s.images) < 2]
   collate = functools.partial(batch_lib.collate, lengths=(20,), image_size=64, pad_id=0)
   whole = collate(samples[:8], max_images=1, share=2)
-  micro = step.micro_batches(whole, 2)
+  micro = accumulate.micro_batches(whole, 2)
   assert micro.images.shape == (2, 2, *whole.images.shape[1:])
   assert micro.segments is None
   for part in range(2):
