@@ -29,42 +29,48 @@ def insert(page: pathlib.Path, text: str) -> None:
 
 
 def tables(rows: Sequence[Row], *, stale: Collection[Cell] = ()) -> str:
-  """Returns both tables, what did not work, and what compiled them.
+  """Returns both tables, of the cells something is known of, what did not work, and what compiled.
 
   Args:
     rows: cells in order, with what is known of each.
     stale: cells whose program may have changed since; they are marked.
   """
-  done = [entry for _, entry in rows if entry is not None]
+  known = [(cell, entry) for cell, entry in rows if entry is not None]
+  done = [entry for _, entry in known]
   answered = sum(entry.answered for entry in done)
-  parts = [
-    f"{answered} of {len(rows)} cells compiled. GiB per device:",
-    _table(rows, columns.MEMORY, stale),
-    "Operations, exchanges and times of a step:",
-    _table(rows, columns.WORK, stale),
-    "\n".join(_notes(done)),
-  ]
-  if any(entry and cell in stale for cell, entry in rows):
+  parts = [f"{answered} of {len(rows)} cells compiled; `--list` names the others."]
+  if known:
+    parts += [
+      "GiB per device:",
+      _table(known, columns.MEMORY, stale),
+      "Operations, exchanges and times of a step:",
+      _table(known, columns.WORK, stale),
+      "\n".join(_notes(done)),
+    ]
+  if any(cell in stale for cell, _ in known):
     parts.append("\\* Compiled from an earlier state of the source.")
   return "\n\n".join(part for part in parts if part)
 
 
-def _table(rows: Sequence[Row], shown: Sequence[columns.Column], stale: Collection[Cell]) -> str:
-  """Renders one table; cells that nothing is known of are dashes."""
+def _table(
+  rows: Sequence[tuple[Cell, ledger.Entry]],
+  shown: Sequence[columns.Column],
+  stale: Collection[Cell],
+) -> str:
+  """Renders one table."""
   names = ["Recipe", "Slice", *(name for name, _ in shown)]
   lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
   for cell, entry in rows:
-    mark = "\\*" if entry and cell in stale else ""
+    mark = "\\*" if cell in stale else ""
     values = [cell.recipe + mark, cell.slice, *_values(cell, entry, shown)]
     lines.append("| " + " | ".join(values) + " |")
   return "\n".join(lines)
 
 
-def _values(cell: Cell, entry: ledger.Entry | None, shown: Sequence[columns.Column]) -> list[str]:
-  """Returns what stands in the columns of a cell."""
-  if entry is None or entry.facts is None:
-    rest = [columns.NONE] * (len(shown) - 1)
-    return [entry.outcome if entry else columns.NONE, *rest]
+def _values(cell: Cell, entry: ledger.Entry, shown: Sequence[columns.Column]) -> list[str]:
+  """Returns what stands in the columns of a cell; dashes where it has no program."""
+  if entry.facts is None:
+    return [entry.outcome, *[columns.NONE] * (len(shown) - 1)]
   experiment = config.from_mapping(entry.experiment)
   planned = columns.Planned.of(cell.slice, experiment, entry.facts)
   return [show(planned) for _, show in shown]
