@@ -23,6 +23,7 @@ from eagle_jax.language.sizes import LlamaSize
 from eagle_jax.nn.attention import attend
 from eagle_jax.nn.layers import GatedMlp, RmsNorm, stack
 from eagle_jax.nn.rotary import apply_rotary_half, rotary
+from eagle_jax.sharding.activations import hold
 
 if typing.TYPE_CHECKING:
   from collections.abc import Sequence
@@ -66,7 +67,7 @@ class Attention(nn.Module):
     rows, length = x.shape[:2]
 
     def heads(name: str, count: int) -> Float[Array, "B T H d"]:
-      out = dense(count * size.head_dim, name=name)(x)
+      out = hold(dense(count * size.head_dim, name=name)(x), "rows", "tokens", "heads")
       return out.reshape(rows, length, count, size.head_dim)
 
     query = apply_rotary_half(heads("query", size.num_heads), *rotation)  # [B, T, K·G, d]
@@ -77,6 +78,7 @@ class Attention(nn.Module):
       keys, values = caching.read(cache, mask.shape[-1])  # [B, S, K, d]
     mixed = attend(query, keys, values, scale=size.head_dim**-0.5, mask=mask)
     mixed = mixed.reshape(rows, length, size.num_heads * size.head_dim)
+    mixed = hold(mixed, "rows", "tokens", "heads")
     return dense(size.width, name="out")(mixed), cache
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from eagle_jax.errors import EagleError
 from eagle_jax.nn.remat import name
+from eagle_jax.sharding.activations import hold
 
 if typing.TYPE_CHECKING:
   from jax.typing import DTypeLike
@@ -99,9 +100,13 @@ class SelfAttention(nn.Module):
     """Lets every token look at the tokens `mask` shows it, or at all of them."""
     width = self.num_heads * self.head_dim
     heads = (*x.shape[:2], self.num_heads, self.head_dim)
-    query, key, value = (
-      nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)(x).reshape(heads)
-      for name in ("query", "key", "value")
-    )  # each [B, N, H, d]
+
+    def dense(name: str) -> Float[Array, "B N H d"]:
+      """One of the layers in front."""
+      out = nn.Dense(width, use_bias=self.use_bias, dtype=self.dtype, name=name)(x)
+      return hold(out, "pictures", None, "heads").reshape(heads)
+
+    query, key, value = dense("query"), dense("key"), dense("value")
     mixed = attend(query, key, value, scale=self.scale, mask=mask).reshape(*x.shape[:2], width)
+    mixed = hold(mixed, "pictures", None, "heads")
     return nn.Dense(x.shape[-1], use_bias=self.use_bias, dtype=self.dtype, name="out")(mixed)

@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from eagle_jax.sharding import compiler
+
 if typing.TYPE_CHECKING:
   from eagle_jax.plan.abstract import Stage
 
@@ -80,7 +82,8 @@ def _digest(text: str, stage: Stage) -> str:
   """Identifies a program before it is compiled."""
   devices = stage.mesh.devices.flat
   first, last = devices[0], devices[len(stage.mesh.devices.flat) - 1]
-  said = json.dumps([text, versions(), first.device_kind, str(first), str(last)])
+  options = compiler.options(stage.mesh)
+  said = json.dumps([text, versions(), options, first.device_kind, str(first), str(last)])
   return hashlib.sha256(said.encode()).hexdigest()
 
 

@@ -2,7 +2,9 @@
 
 A compiler that sees parameters spread over `fsdp` may spread activations as they are, over
 channels, and then sums every product over all devices. Told at the seams of the model where
-rows and tokens lie, it gathers parameters instead, which is what they are spread for.
+rows and tokens lie, it gathers parameters instead, which is what they are spread for. Held in
+front of where heads are cut, it gathers a parameter in one shape for both passes, so once
+less where a block is computed again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ ACTIVATION_AXES: Mapping[str, tuple[str, ...]] = {
   "rows": ("data", "fsdp"),
   "pictures": ("data", "fsdp", "sequence"),
   "tokens": ("sequence",),
+  "heads": ("tensor",),
   "vocab": ("tensor",),
 }
 """A dimension goes over as many of its axes, from the first on, as divide it."""

@@ -23,6 +23,7 @@ from eagle_jax.nn.resize import resize_cubic
 from eagle_jax.nn.rotary import apply_rotary_pairs, rotary_grid
 from eagle_jax.nn.stack import Blocks, apply_blocks
 from eagle_jax.nn.windows import partition, unpartition
+from eagle_jax.sharding.activations import hold
 
 if typing.TYPE_CHECKING:
   from jax.typing import DTypeLike
@@ -119,13 +120,15 @@ class Attention(nn.Module):
   def __call__(self, x: Float[Array, "M T C"], tables: Tables) -> Float[Array, "M T C"]:
     """Mixes the T cells of each of M windows or grids."""
     heads = (*x.shape[:2], self.size.num_heads, self.size.head_dim)
+    place = ("pictures", None, "heads")
     query, key, value = (
-      nn.Dense(self.size.width, use_bias=bias, dtype=self.dtype, name=name)(x).reshape(heads)
+      hold(nn.Dense(self.size.width, use_bias=bias, dtype=self.dtype, name=name)(x), *place)
       for name, bias in (("query", True), ("key", False), ("value", True))
-    )  # each [M, T, H, d]
-    query, key = (apply_rotary_pairs(each, *tables) for each in (query, key))
-    mixed = attend(query, key, value, scale=self.size.head_dim**-0.5)
-    return nn.Dense(self.size.width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
+    )  # each [M, T, C]
+    query, key = (apply_rotary_pairs(each.reshape(heads), *tables) for each in (query, key))
+    mixed = attend(query, key, value.reshape(heads), scale=self.size.head_dim**-0.5)
+    mixed = hold(mixed.reshape(x.shape), *place)
+    return nn.Dense(self.size.width, dtype=self.dtype, name="out")(mixed)
 
 
 class SwiGlu(nn.Module):
