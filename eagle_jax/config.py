@@ -105,6 +105,7 @@ class Mesh:
   fsdp: int = -1
   tensor: int = 1
   sequence: int = 1
+  whole: tuple[str, ...] = ()  # path patterns of parameters that every device holds whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -90,11 +90,12 @@ def sharding_lines(experiment: Experiment, devices: int) -> Iterator[str]:
   mesh = axes.sizes(experiment.mesh, devices)
   shapes = parameter_shapes(eagle_lib.build(experiment.model))
   chosen = stages.treatments(experiment, shapes)
-  logical, specs = rules.logical_axes(shapes), rules.specs(shapes, mesh)
+  whole = experiment.mesh.whole
+  logical, specs = rules.logical_axes(shapes, whole), rules.specs(shapes, mesh, whole)
   kinds = {True: experiment.model.param_dtype, False: experiment.model.frozen_dtype}
   widths = {trained: jnp.dtype(kind).itemsize for trained, kind in kinds.items()}
   sizes = {
-    path: rules.bytes_per_device({path: shape}, mesh, widths[chosen[path].trained])
+    path: rules.share(shape, specs[path], mesh) * widths[chosen[path].trained]
     for path, shape in shapes.items()
   }
   longest = max(map(len, shapes))

@@ -111,7 +111,8 @@ def opened(
   if checkpoint.is_checkpoint(path):
     meta = checkpoint.read_meta(path)
     experiment = cli_config.described(name, overrides, meta)
-    return experiment, meta, lambda eagle, mesh: load.params(path, eagle, mesh)
+    whole = experiment.mesh.whole
+    return experiment, meta, lambda eagle, mesh: load.params(path, eagle, mesh, whole=whole)
   conversion = incoming.plan(path, parts.WHOLE, cli_config.optional(name, overrides))
   experiment = conversion.experiment
   beside = [os.path.join(path, file) for file in TOKENIZERS]
@@ -120,7 +121,9 @@ def opened(
   return (
     dataclasses.replace(experiment, data=data),
     {},
-    lambda eagle, mesh: load.foreign(conversion.plan, conversion.source, eagle, mesh=mesh),
+    lambda eagle, mesh: load.foreign(
+      conversion.plan, conversion.source, eagle, mesh=mesh, whole=experiment.mesh.whole
+    ),
   )
 
 

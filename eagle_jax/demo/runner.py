@@ -19,6 +19,7 @@ from eagle_jax.demo.progress import track
 from eagle_jax.infer import load
 from eagle_jax.infer.predictor import Predictor, Settings
 from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.sharding.axes import AXES
 from eagle_jax.sharding.mesh import make_mesh
 from eagle_jax.train import loop
 
@@ -127,7 +128,7 @@ def _answer(experiment: config.Experiment, checkpoint: str, found: records.DataS
 
 def _facts(seed: int, first: config.Experiment, *, train: int, test: int) -> dict[str, str]:
   """Returns how the demonstration was run, as name → text."""
-  mesh = ", ".join(f"{axis}={size}" for axis, size in dataclasses.asdict(first.mesh).items())
+  mesh = ", ".join(f"{axis}={getattr(first.mesh, axis)}" for axis in AXES)
   return {
     "seed": str(seed),
     "mesh": mesh,

@@ -56,7 +56,7 @@ def stage(experiment: config.Experiment, devices: Sequence[Any]) -> Stage:
   mesh = make_mesh(experiment.mesh, devices)
   eagle = eagle_lib.build(experiment.model)
   chosen = stages.treatments(experiment, state.paths(eagle))
-  params = state.abstract_params(eagle, experiment.model, chosen, mesh=mesh)
+  params = state.abstract_params(eagle, experiment, chosen, mesh=mesh)
   trained = {path: treatment for path, treatment in chosen.items() if treatment.trained}
   tx = optimizer.make(experiment.optimizer, experiment.steps or SOME_STEPS, trained)
   return Stage(
@@ -67,7 +67,7 @@ def stage(experiment: config.Experiment, devices: Sequence[Any]) -> Stage:
     shapes={path: leaf.shape for path, leaf in params.items()},
     state=state.abstract_state(params, chosen, tx, mesh=mesh),
     batch=batch(experiment, mesh),
-    step=step.make(eagle, tx, experiment.optimizer, mesh=mesh),
+    step=step.make(eagle, tx, experiment.optimizer, params=params),
   )
 
 

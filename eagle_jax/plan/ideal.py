@@ -6,7 +6,6 @@ scaling book of jax-ml, training.md.
 
 from __future__ import annotations
 
-import math
 import typing
 from collections.abc import Mapping
 
@@ -40,7 +39,7 @@ def sent(
   All in the type of the computation, each once a step whatever is accumulated.
 
   Args:
-    experiment: names types, batch and lengths.
+    experiment: names types, batch, lengths and what is held whole.
     shapes: '/'-joined path → shape of every parameter.
     chosen: path → treatment.
     mesh: axis → devices.
@@ -50,13 +49,11 @@ def sent(
   f, d, t = (mesh[axis] for axis in ("fsdp", "data", "tensor"))
   moving = {_part(path) for path, treatment in chosen.items() if treatment.trained}
   gathered = scattered = summed = 0.0
-  for path, spec in rules.specs(shapes, mesh).items():
-    size = math.prod(shapes[path]) * width
-    over = [axis for axis in spec if axis is not None]
-    held = size / math.prod(mesh[axis] for axis in over)
+  for path, spec in rules.specs(shapes, mesh, experiment.mesh.whole).items():
+    held = rules.share(shapes[path], spec, mesh) * width
     back = _part(path) in moving or not path.startswith("vision/")
     trained = chosen[path].trained
-    if "fsdp" in over:
+    if "fsdp" in spec:
       gathered += (1 + back) * held * (f - 1)
       scattered += trained * held * (f - 1)
     elif trained:

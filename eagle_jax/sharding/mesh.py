@@ -54,20 +54,49 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH_SPEC)
 
 
+def readers(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """Returns which share of the rows of a batch this process reads, and how many shares there are.
+
+  Where `tensor` or `sequence` goes beyond the devices of a process, several hold the same rows:
+  they read the same share, and there are fewer shares than processes.
+
+  Raises:
+    EagleError: if processes have some of their rows in common, and not all.
+  """
+  rows = mesh.devices.reshape(mesh.shape["data"] * mesh.shape["fsdp"], -1)  # [shards, copies]
+  held: dict[int, set[int]] = {}
+  for shard, devices in enumerate(rows):
+    for device in devices:
+      held.setdefault(device.process_index, set()).add(shard)
+  shares = sorted({tuple(sorted(shards)) for shards in held.values()})
+  if len(rows) != sum(map(len, shares)) or len(set(map(len, shares))) > 1:
+    axes = ", ".join(f"{axis}={side}" for axis, side in mesh.shape.items())
+    raise EagleError(
+      "processes must hold the same rows of a batch, or none in common; this mesh gives them "
+      f"the shares {', '.join(str(list(share)) for share in shares)} of {len(rows)}: {axes}"
+    )
+  return shares.index(tuple(sorted(held[jax.process_index()]))), len(shares)
+
+
 def place_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
   """Turns this process's rows [b, ...] into global arrays [B, ...] on the mesh.
+
+  Args:
+    batch: the rows of the share that `readers` names.
+    mesh: the devices.
 
   Raises:
     EagleError: if the rows, or the groups of rows that share image slots, cannot be dealt
       out evenly over data and fsdp.
   """
   shards = mesh.shape["data"] * mesh.shape["fsdp"]
-  rows = batch.tokens.shape[0] * jax.process_count()
+  _, count = readers(mesh)
+  rows = batch.tokens.shape[0] * count
   if rows % shards:
     raise EagleError(
       f"batch_size must be a multiple of the data and fsdp axes: {rows} rows, {shards} shards"
     )
-  groups = batch.images.shape[0] * jax.process_count()
+  groups = batch.images.shape[0] * count
   if groups % shards:
     raise EagleError(
       "the groups of rows that share image slots must be a multiple of the data and fsdp "

@@ -8,12 +8,15 @@ stack, which no device owns alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from eagle_jax import patterns
+from eagle_jax.errors import EagleError
+from eagle_jax.registry import nearest
 
 Axes = tuple[str | None, ...]
 
@@ -25,7 +28,9 @@ PARAMETER_AXES: tuple[tuple[str, Axes], ...] = (
   (r".*/mlp/(gate|up|fc1)/kernel", ("width", "mlp")),
   (r".*/mlp/(down|fc2)/kernel", ("mlp", "width")),
   (r"projector/layer_\d+/kernel", ("width", "mlp")),
-  (r"vision/.*/kernel", (None, "width")),  # patch, depthwise and 1×1 convolutions
+  # Spread over channels, a depthwise convolution would be computed so, and send its pictures.
+  (r"vision/.*/depthwise/kernel", (None,)),
+  (r"vision/.*/kernel", (None, "width")),  # patch and 1×1 convolutions
   (r".*/(scale|bias|query_bias|value_bias|layer_scale)", (None,)),
   (r"vision/.*(class_embedding|position\w*|embedding|rel_pos_\w+)", (None,)),
 )
@@ -39,24 +44,49 @@ MESH_AXES: Mapping[str, str] = {
 }
 
 
-def logical_axes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Axes]:
+def logical_axes(
+  shapes: Mapping[str, tuple[int, ...]], whole: Sequence[str] = ()
+) -> dict[str, Axes]:
   """Returns the logical name of every axis of every parameter, None where it has none.
 
   Args:
-    shapes: '/'-joined path → shape.
+    shapes: '/'-joined path → shape of every parameter of a model.
+    whole: path patterns of what every device holds whole, config field `mesh.whole`.
 
   Raises:
-    EagleError: if a path is matched by no row of `PARAMETER_AXES`.
+    EagleError: if a path is matched by no row of `PARAMETER_AXES`, or one of `whole` matches
+      no path.
   """
-  out = {}
-  for path, axes in patterns.assign(PARAMETER_AXES, shapes, what="sharding").items():
+  _check(whole, shapes)
+  rows = (*((pattern, (None,)) for pattern in whole), *PARAMETER_AXES)
+  out: dict[str, Axes] = {}
+  for path, axes in patterns.assign(rows, shapes, what="sharding").items():
     named = axes[-len(shapes[path]) :] if shapes[path] else ()
     out[path] = (None,) * (len(shapes[path]) - len(named)) + named
   return out
 
 
+def _check(whole: Sequence[str], paths: Iterable[str]) -> None:
+  """Raises if a pattern of what is held whole is none, or matches no path."""
+  paths = list(paths)
+  for pattern in whole:
+    try:
+      found = any(map(re.compile(pattern).fullmatch, paths))
+    except re.error as error:
+      raise EagleError(f"mesh.whole: {pattern!r} is no regular expression: {error}") from None
+    if not found:
+      parts = sorted({"/".join(path.split("/")[:2]) for path in paths})
+      raise EagleError(
+        f"mesh.whole: {pattern!r} matches the whole path of no parameter"
+        f"{nearest(pattern.removesuffix('/.*'), parts) or '.'} Patterns end in '/.*'; "
+        f"parts: {', '.join(parts)}"
+      )
+
+
 def specs(
-  shapes: Mapping[str, tuple[int, ...]], mesh_shape: Mapping[str, int]
+  shapes: Mapping[str, tuple[int, ...]],
+  mesh_shape: Mapping[str, int],
+  whole: Sequence[str] = (),
 ) -> dict[str, PartitionSpec]:
   """Returns the partition of every parameter.
 
@@ -64,17 +94,15 @@ def specs(
   2730 hidden channels are no multiple of most meshes.
 
   Args:
-    shapes: '/'-joined path → shape.
+    shapes: '/'-joined path → shape of every parameter of a model.
     mesh_shape: mesh axis → devices along it.
-
-  Raises:
-    EagleError: if a path is matched by no row of `PARAMETER_AXES`.
+    whole: as in `logical_axes`, which says what it raises.
   """
   return {
     path: PartitionSpec(
       *(_mesh_axis(name, n, mesh_shape) for name, n in zip(logical, shapes[path], strict=True))
     )
-    for path, logical in logical_axes(shapes).items()
+    for path, logical in logical_axes(shapes, whole).items()
   }
 
 
@@ -85,18 +113,13 @@ def _mesh_axis(name: str | None, side: int, mesh_shape: Mapping[str, int]) -> st
 
 
 def shardings(
-  shapes: Mapping[str, tuple[int, ...]], mesh: jax.sharding.Mesh
+  shapes: Mapping[str, tuple[int, ...]], mesh: jax.sharding.Mesh, whole: Sequence[str] = ()
 ) -> dict[str, NamedSharding]:
   """Returns the sharding of every parameter on `mesh`; see `specs`."""
-  return {path: NamedSharding(mesh, spec) for path, spec in specs(shapes, dict(mesh.shape)).items()}
+  found = specs(shapes, dict(mesh.shape), whole)
+  return {path: NamedSharding(mesh, spec) for path, spec in found.items()}
 
 
-def bytes_per_device(
-  shapes: Mapping[str, tuple[int, ...]], mesh_shape: Mapping[str, int], itemsize: int
-) -> int:
-  """Returns the bytes one device holds of these parameters at `itemsize` bytes each."""
-  total = 0
-  for path, spec in specs(shapes, mesh_shape).items():
-    shards = math.prod(mesh_shape[axis] for axis in spec if axis is not None)
-    total += math.prod(shapes[path]) * itemsize // shards
-  return total
+def share(shape: tuple[int, ...], spec: PartitionSpec, mesh_shape: Mapping[str, int]) -> int:
+  """Returns how many entries of an array [...] each device holds."""
+  return math.prod(shape) // math.prod(mesh_shape[axis] for axis in spec if axis is not None)

@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from eagle_jax.sharding import rules
-
 if typing.TYPE_CHECKING:
   from jax.typing import DTypeLike
   from jaxtyping import Array
@@ -33,34 +31,35 @@ class Whole:
   Takes the memory of all weights in the computation's dtype, beside their shares.
 
   Attributes:
-    mesh: where they lie.
+    params: '/'-joined path → how a parameter lies between steps.
     dtype: of computation, which the modules cast all weights to that are spread out.
   """
 
-  mesh: jax.sharding.Mesh
+  params: Mapping[str, jax.ShapeDtypeStruct]
   dtype: DTypeLike
 
   def gather(self, params: Params) -> dict[str, Array]:
     """Returns parameters by path, those that are spread over `AXIS` whole along it."""
-    held = rules.shardings({path: x.shape for path, x in params.items()}, self.mesh)
 
     def gathered(path: str, x: Array) -> Array:
       """Gathers one array, of whatever shape."""
-      entries = [entry if isinstance(entry, tuple) else (entry,) for entry in held[path].spec]
-      if not any(AXIS in entry for entry in entries):
+      held = self._held(path)
+      if AXIS not in held.spec:
         return x
-      spec = PartitionSpec(
-        *(tuple(axis for axis in entry if axis not in (AXIS, None)) or None for entry in entries)
-      )
-      lies = NamedSharding(self.mesh, spec)
+      spec = PartitionSpec(*(None if axis == AXIS else axis for axis in held.spec))
+      lies = NamedSharding(held.mesh, spec)
       return jax.lax.with_sharding_constraint(x.astype(self.dtype), lies)
 
     return {path: gathered(path, x) for path, x in params.items()}
 
   def scatter(self, grads: Params) -> dict[str, Array]:
     """Returns gradients by path, each spread as its parameter is stored."""
-    held = rules.shardings({path: x.shape for path, x in grads.items()}, self.mesh)
-    return {path: jax.lax.with_sharding_constraint(x, held[path]) for path, x in grads.items()}
+    constrain = jax.lax.with_sharding_constraint
+    return {path: constrain(x, self._held(path)) for path, x in grads.items()}
+
+  def _held(self, path: str) -> NamedSharding:
+    """Returns where a parameter lies between steps."""
+    return typing.cast("NamedSharding", self.params[path].sharding)
 
 
 def gradients(

@@ -12,6 +12,7 @@ import jax
 from eagle_jax import checkpoint, config
 from eagle_jax.data import ahead, pipeline
 from eagle_jax.errors import PreemptedError
+from eagle_jax.sharding import mesh as meshes
 from eagle_jax.train import (
   bad_steps,
   phases,
@@ -69,6 +70,7 @@ def run(
   stop.join()
   phase = phases.Phases()
   process = jax.process_index()
+  index, count = meshes.readers(meshes.make_mesh(experiment.mesh))
   watching = watchdog.Watchdog(phase, workdir, minutes=experiment.watchdog_minutes, process=process)
   with contextlib.closing(watching):
     with phase(phases.RECORDS):
@@ -78,8 +80,8 @@ def run(
         seed=experiment.seed,
         image_size=experiment.model.image_size,
         tokens_per_image=experiment.model.grid_side**2,
-        process_index=process,
-        process_count=jax.process_count(),
+        process_index=index,
+        process_count=count,
       )
     with contextlib.closing(stream):
       total, loss = _go_on(experiment, workdir, stream, phase=phase, stop=stop, profile=profile)
@@ -177,7 +179,7 @@ class _Compiled:
   def __init__(self, ready: prepared.Run, phase: phases.Phases):
     """Compiles nothing yet."""
     settings = ready.experiment.optimizer
-    self._function = step.make(ready.eagle, ready.tx, settings, mesh=ready.mesh)
+    self._function = step.make(ready.eagle, ready.tx, settings, params=ready.abstract)
     self._compiled: dict[Any, step.Step] = {}
     self._phase = phase
 

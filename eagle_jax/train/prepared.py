@@ -24,6 +24,7 @@ STARTED_FILE, SOURCES_FILE = "started_from.json", "sources.jsonl"
 MAY_CHANGE = (
   *("mesh", "checkpoints", "log_every", "watchdog_minutes", "optimizer.max_skipped"),
   *("data.workers", "data.prefetch", "data.bad_budget", "data.device_resize"),
+  *("model.remat", "optimizer.gather_once"),
 )
 """Fields that may differ when a run goes on; any other change would be another run."""
 MIXTURE = ("data.records", "data.images", "data.sources")
@@ -50,7 +51,7 @@ def prepare(experiment: config.Experiment, workdir: str, *, num_records: int) ->
   eagle = eagle_lib.build(experiment.model)
   paths = state.paths(eagle)
   chosen = stages.treatments(experiment, paths)
-  abstract = state.abstract_params(eagle, experiment.model, chosen, mesh=mesh)
+  abstract = state.abstract_params(eagle, experiment, chosen, mesh=mesh)
   total = experiment.steps or math.ceil(experiment.epochs * num_records / experiment.batch_size)
   trained = {path: treatment for path, treatment in chosen.items() if treatment.trained}
   ready = Run(

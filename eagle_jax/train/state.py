@@ -51,14 +51,23 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def abstract_params(
   eagle: eagle_lib.Eagle,
-  settings: config.Model,
+  experiment: config.Experiment,
   chosen: Mapping[str, stages.Treatment],
   *,
   mesh: jax.sharding.Mesh,
 ) -> Abstract:
-  """Returns shape, dtype and sharding of every parameter, by path; allocates nothing."""
+  """Returns shape, dtype and sharding of every parameter, by path; allocates nothing.
+
+  Args:
+    eagle: the model.
+    experiment: names the dtypes, and what every device holds whole.
+    chosen: path → treatment.
+    mesh: the devices.
+  """
   flat = traverse_util.flatten_dict(eagle_lib.abstract_params(eagle), sep="/")
-  placed = rules.shardings({path: leaf.shape for path, leaf in flat.items()}, mesh)
+  shapes = {path: leaf.shape for path, leaf in flat.items()}
+  placed = rules.shardings(shapes, mesh, experiment.mesh.whole)
+  settings = experiment.model
   kinds = {True: jnp.dtype(settings.param_dtype), False: jnp.dtype(settings.frozen_dtype)}
   return {
     path: jax.ShapeDtypeStruct(leaf.shape, kinds[chosen[path].trained], sharding=placed[path])

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from eagle_jax import config
+from eagle_jax.sharding import compiler
 from eagle_jax.train import accumulate, measures, skipping, work
-from eagle_jax.train.state import TrainState, nested
+from eagle_jax.train.state import Abstract, TrainState, nested
 
 if typing.TYPE_CHECKING:
   from jax.sharding import NamedSharding
@@ -65,7 +66,7 @@ def make(
   tx: optax.GradientTransformation,
   settings: config.Optimizer | None = None,
   *,
-  mesh: jax.sharding.Mesh | None = None,
+  params: Abstract | None = None,
 ) -> Step:
   """Returns the step function, not yet compiled.
 
@@ -74,7 +75,7 @@ def make(
     tx: the optimizer of the trained parameters.
     settings: what `tx` was made from, by default a config's defaults. Read here: into how
       many micro-batches the rows are cut, and which updates are skipped.
-    mesh: where the step runs; needed to gather weights once.
+    params: how all parameters lie; needed to gather weights once.
   """
   settings = settings or config.Optimizer()
 
@@ -88,7 +89,7 @@ def make(
 
   # Differentiating the trained dict alone keeps the frozen part out of the backward pass.
   value_and_grad = jax.value_and_grad(share, has_aux=True)
-  whole = accumulate.Whole(mesh, eagle.dtype) if mesh and settings.gather_once else None
+  whole = accumulate.Whole(params, eagle.dtype) if params and settings.gather_once else None
 
   def update(
     grads: dict[str, Array], trained: dict[str, Array], opt_state: Any
@@ -136,10 +137,20 @@ def lower_step(step: Step, state: TrainState, batch: Batch) -> jax.stages.Lowere
     batch: likewise.
   """
   placed = jax.tree.map(lambda x: x.sharding, state)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
-  mesh: Any = typing.cast("NamedSharding", state.rng.sharding).mesh
+  mesh = _mesh(state)
+  jitted = jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=(placed, None),
+    compiler_options=compiler.options(mesh),
+  )
   with jax.set_mesh(mesh):  # where the model finds it to hold activations in place
     return jitted.lower(state, batch)
+
+
+def _mesh(state: TrainState) -> jax.sharding.Mesh:
+  """Returns the devices that the state lies on."""
+  return typing.cast("jax.sharding.Mesh", typing.cast("NamedSharding", state.rng.sharding).mesh)
 
 
 def compile_step(step: Step, state: TrainState, batch: Batch) -> Step:

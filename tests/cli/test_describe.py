@@ -66,6 +66,16 @@ def test_sharding_is_listed_per_tensor(capsys):
   )
 
 
+def test_what_is_held_whole_is_listed_so(capsys):
+  command = ["describe", "--config=debug:pretrain", "--sharding", "--devices=8"]
+  whole = "--config.mesh.whole=vision/clip/.*,projector/.*"
+  assert main([*command, whole, "--config.model.experts=clip@demo,sam@demo"]) == 0
+  rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:-1]]
+  spread = {row[0].split("/kernel")[0] for row in rows if set(row[3].split(",")) != {"-"}}
+  assert {"vision/sam/patches", "language/head"} <= spread
+  assert not any(path.startswith(("vision/clip/", "projector/")) for path in spread)
+
+
 def test_a_mesh_that_is_not_of_so_many_devices_is_refused(capsys):
   assert main(["describe", "--config=debug", "--sharding", "--config.mesh.tensor=3"]) == 2
   assert "must multiply to the device count" in capsys.readouterr().err

@@ -30,16 +30,18 @@ def drawn(eagle):
   return {path: rng.normal(0, 0.1, leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_parameters_come_back_in_the_models_dtype_over_any_devices(tmp_path, eagle, devices):
+@pytest.mark.parametrize(("devices", "whole"), [(1, ()), (8, ()), (8, ("vision/.*",))])
+def test_parameters_come_back_in_the_models_dtype_over_any_devices(tmp_path, eagle, devices, whole):
   saved = drawn(eagle)
   checkpoint.save_params(str(tmp_path / "saved"), saved, {})
   mesh = make_mesh(config.Mesh(), jax.devices()[:devices])
-  loaded = engine.flatten(load.params(str(tmp_path / "saved"), eagle, mesh))
+  loaded = engine.flatten(load.params(str(tmp_path / "saved"), eagle, mesh, whole=whole))
   assert loaded.keys() == saved.keys()
   for path, array in saved.items():
     np.testing.assert_array_equal(loaded[path], array.astype(eagle.dtype), err_msg=path)
     assert len(loaded[path].sharding.device_set) == devices
+  spread = {path.split("/")[0] for path, array in loaded.items() if not array.is_fully_replicated}
+  assert ("vision" in spread, "language" in spread) == (devices > 1 and not whole, devices > 1)
 
 
 def test_foreign_files_give_the_same_parameters(eagle):

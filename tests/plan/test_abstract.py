@@ -42,6 +42,21 @@ def test_what_is_held_is_divided_by_the_axes_that_divide_it():
   assert counts["frozen"] / 8 < each["frozen parameters"] < counts["frozen"] / 7
 
 
+def test_frozen_experts_held_whole_cost_each_device_their_bytes():
+  spread, whole = (
+    abstract.stage(cases.experiment("pretrain", *overrides), jax.devices())
+    for overrides in ((), ("--config.mesh.whole=vision/.*",))
+  )
+  more = sum(
+    2 * (math.prod(shape) - math.prod(spread.state.frozen[path].sharding.shard_shape(shape)))
+    for path, shape in spread.shapes.items()
+    if path.startswith("vision/")
+  )
+  held = [abstract.held(stage) for stage in (spread, whole)]
+  assert more > 0
+  assert held[1] == {**held[0], "frozen parameters": held[0]["frozen parameters"] + 2 * more}
+
+
 def test_model_flops_are_those_of_the_sizes():
   stage = abstract.stage(cases.experiment(), jax.devices())
   size, positions = stage.eagle.size.language, 8 * 32

@@ -12,9 +12,11 @@ SHAPES = {LANGUAGE: (2, 64, 32), EXPERT: (2, 64, 32), NORM: (64,)}
 SIZE = 2 * 64 * 32 * 2  # bytes in bfloat16
 
 
-def sent(chosen, **axes):
+def sent(chosen, whole=(), **axes):
   mesh = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1, **axes}
-  experiment = config.Experiment(name="x", batch_size=8, data=config.Data(max_length=16))
+  experiment = config.Experiment(
+    name="x", batch_size=8, data=config.Data(max_length=16), mesh=config.Mesh(whole=whole)
+  )
   treatments = {path: chosen.get(path, FROZEN) for path in SHAPES}
   size = LANGUAGE_MODELS["demo"]
   return ideal.sent(experiment, SHAPES, treatments, mesh=mesh, language=size)
@@ -33,6 +35,13 @@ def test_finetune_sends_six_bytes_per_parameter():
 def test_frozen_weights_are_gathered_as_often_as_they_are_needed():
   # The language model's twice, as gradients pass through it; the expert's once.
   assert sent({}, fsdp=8)["fsdp"] == 3 * SIZE * 7 // 8
+
+
+def test_what_is_held_whole_is_not_gathered_and_only_its_gradient_is_summed():
+  frozen = sent({}, ("vision/.*",), fsdp=4, tensor=2)
+  assert frozen["fsdp"] == 2 * SIZE // 2 * 3 // 4  # the language model's
+  trained = sent({EXPERT: TRAINED}, ("vision/.*",), fsdp=4, tensor=2)
+  assert trained["fsdp"] == frozen["fsdp"] + 2 * SIZE * 3 // 4
 
 
 def test_gradients_are_summed_over_data_in_shares():

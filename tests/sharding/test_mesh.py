@@ -76,3 +76,33 @@ def test_slices_follow_each_other_along_data_and_must_divide_it():
   assert [[d.slice_index for d in row.flat] for row in mesh.devices] == [[0] * 4, [1] * 4]
   with pytest.raises(EagleError, match=r"multiple of the slices: 1 and 2 slices"):
     meshes.make_mesh(config.Mesh(data=1, fsdp=8), devices)
+
+
+class Device:
+  """A device of one of several processes, of four each."""
+
+  def __init__(self, number):
+    self.process_index = number // 4
+
+
+@pytest.mark.parametrize(
+  ("shape", "count", "shares"),
+  [
+    ((2, 4, 1, 1), 8, [0, 1]),
+    ((1, 2, 4, 1), 8, [0, 1]),
+    ((1, 1, 8, 1), 8, [0, 0]),
+    ((1, 2, 4, 2), 16, [0, 0, 1, 1]),
+  ],
+)
+def test_processes_that_hold_the_same_rows_read_the_same(monkeypatch, shape, count, shares):
+  devices = np.array([Device(number) for number in range(count)]).reshape(shape)
+  mesh = jax.sharding.Mesh(devices, meshes.AXES)
+  for process, share in enumerate(shares):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    assert meshes.readers(mesh) == (share, len(set(shares)))
+
+
+def test_processes_that_hold_some_rows_of_others_are_refused():
+  devices = np.array([Device(number) for number in range(12)]).reshape((1, 2, 6, 1))
+  with pytest.raises(EagleError, match=r"shares \[0\], \[0, 1\], \[1\] of 2: .*tensor=6"):
+    meshes.readers(jax.sharding.Mesh(devices, meshes.AXES))

@@ -36,9 +36,36 @@ def test_a_parameter_without_a_row_is_named():
     rules.specs({"vision/new/thing": (3,)}, MESH)
 
 
-def test_bytes_per_device_counts_the_shards():
-  shapes = {"language/head/kernel": (32, 64), "language/final_norm/scale": (32,)}
-  assert rules.bytes_per_device(shapes, MESH, 4) == 32 * 64 * 4 // 8 + 32 * 4
+@pytest.mark.parametrize(
+  ("path", "shape", "held"),
+  [("language/head/kernel", (32, 64), 32 * 64 // 8), ("language/final_norm/scale", (32,), 32)],
+)
+def test_the_share_of_a_device_is_what_the_axes_leave(path, shape, held):
+  assert rules.share(shape, rules.specs({path: shape}, MESH)[path], MESH) == held
+
+
+def test_what_is_to_be_whole_is_whole_whatever_the_table_says():
+  expert, head = "vision/clip/blocks/mlp/fc1/kernel", "language/head/kernel"
+  shapes = {expert: (3, 32, 64), head: (32, 64)}
+  found = rules.specs(shapes, MESH, ("vision/.*",))
+  assert found[expert] == PartitionSpec(None, None, None)
+  assert found[head] == rules.specs(shapes, MESH)[head]
+  # Not only what the table knows.
+  assert rules.specs({"new/thing": (8,)}, MESH, ("new/.*",)) == {"new/thing": PartitionSpec(None)}
+
+
+@pytest.mark.parametrize(
+  ("pattern", "message"),
+  [
+    ("vision/clp/.*", r"'vision/clp/\.\*' matches .* did you mean 'vision/clip'\?"),
+    ("language", r"matches the whole path of no parameter, did you mean 'language/head'"),
+    ("vision/(", r"'vision/\(' is no regular expression: missing \)"),
+  ],
+)
+def test_a_pattern_that_holds_nothing_whole_is_an_error(pattern, message):
+  shapes = {"vision/clip/blocks/mlp/fc1/kernel": (3, 32, 64), "language/head/kernel": (32, 64)}
+  with pytest.raises(EagleError, match=f"mesh.whole: .*{message}"):
+    rules.specs(shapes, MESH, ("vision/.*", pattern))
 
 
 def test_the_axes_of_a_stack_have_no_logical_name():

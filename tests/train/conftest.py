@@ -26,17 +26,16 @@ MODEL = config.Model(
 class Small:
   """One stage of the small model on a mesh, ready to step."""
 
-  def __init__(self, stage="finetune", *, mesh=None, **changes):
+  def __init__(self, stage="finetune", *, mesh=None, whole=(), **changes):
     self.mesh = mesh or make_mesh(config.Mesh(), jax.devices()[:1])
-    self.experiment = config.Experiment(
-      name="small", stage=stage, model=MODEL, init_missing=True, **changes
-    )
-    self.eagle = eagle_lib.build(MODEL)
+    values = {"model": MODEL, "init_missing": True, "mesh": config.Mesh(whole=whole), **changes}
+    self.experiment = config.Experiment(name="small", stage=stage, **values)
+    self.eagle = eagle_lib.build(self.experiment.model)
     self.chosen = stages.treatments(self.experiment, state.paths(self.eagle))
-    self.abstract = state.abstract_params(self.eagle, MODEL, self.chosen, mesh=self.mesh)
+    self.abstract = state.abstract_params(self.eagle, self.experiment, self.chosen, mesh=self.mesh)
     trained = {path: t for path, t in self.chosen.items() if t.trained}
     self.tx = optimizer.make(self.experiment.optimizer, 10, trained)
-    self.step = step.make(self.eagle, self.tx, self.experiment.optimizer, mesh=self.mesh)
+    self.step = step.make(self.eagle, self.tx, self.experiment.optimizer, params=self.abstract)
 
   def fresh(self):
     params, _ = origins.parameters(self.experiment, self.eagle, self.abstract)
@@ -49,10 +48,10 @@ class Small:
     return step.compile_step(self.step, current, batch)(current, batch)
 
 
-def rows_of(count, seed=0):
-  """Rows of one picture and some words, of different lengths."""
+def rows_of(count, seed=0, ids=500):
+  """Rows of one picture and some words, of different lengths; `ids` are those of the words."""
   draw = np.random.default_rng(seed)
-  tokens = draw.integers(3, 500, (count, 20)).astype(np.int32)
+  tokens = draw.integers(3, ids, (count, 20)).astype(np.int32)
   tokens[:, 2:6] = PLACEHOLDER
   length = draw.integers(10, 20, (count, 1))
   valid = np.arange(20)[None] < length

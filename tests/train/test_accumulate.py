@@ -34,7 +34,7 @@ def both():
   settings = config.Optimizer(peak_lr=1e-3, warmup_fraction=0.0, accumulate=COUNT)
   experiment = config.Experiment(name="a", model=MODEL, init_missing=True, batch_size=16)
   chosen = stages.treatments(experiment, state.paths(eagle))
-  abstract = state.abstract_params(eagle, MODEL, chosen, mesh=mesh)
+  abstract = state.abstract_params(eagle, experiment, chosen, mesh=mesh)
   rows = rows_of(16)
   batch = place_batch(
     dataclasses.replace(rows, tokens=np.where(rows.tokens > 96, 9, rows.tokens)), mesh
@@ -45,7 +45,7 @@ def both():
     tx = optimizer.make(changed, 10, chosen)
     params, _ = origins.parameters(experiment, eagle, abstract)
     current = state.create(params, chosen, tx, seed=0, mesh=mesh)
-    update = step.compile_step(step.make(eagle, tx, changed, mesh=mesh), current, batch)
+    update = step.compile_step(step.make(eagle, tx, changed, params=abstract), current, batch)
     after, measured = update(current, batch)
     found[once] = update.as_text(), jax.device_get((after.opt_state[0].mu, measured))
   shapes = {path: leaf.shape for path, leaf in abstract.items()}
@@ -60,8 +60,8 @@ def _gathered(text, mesh):
 
 def test_weights_gathered_once_send_one_share_instead_of_one_per_micro_batch(both):
   mesh, shapes, found = both
-  spread = {p: s for p, s in shapes.items() if "fsdp" in rules.specs({p: s}, mesh.shape)[p]}
-  per_device = rules.bytes_per_device(spread, mesh.shape, 4)
+  spread = {p: s for p, s in rules.specs(shapes, mesh.shape).items() if "fsdp" in s}
+  per_device = 4 * sum(rules.share(shapes[p], spec, mesh.shape) for p, spec in spread.items())
   each, once = (_gathered(found[way][0], mesh) for way in (False, True))
   ideal = per_device * (mesh.shape["fsdp"] - 1)
   assert once <= 1.1 * ideal

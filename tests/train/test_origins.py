@@ -96,9 +96,9 @@ def files(tmp_path_factory):
 
 def test_foreign_files_give_what_their_conversion_gives(small, files, tmp_path):
   made = small(mesh=make_mesh(config.Mesh(data=2, fsdp=2, tensor=2)))
-  settings = config.Model(frozen_dtype="bfloat16", param_dtype="float32")
+  mixed = config.Experiment(name="m", model=config.Model(frozen_dtype="bfloat16"))
   frozen = small("pretrain").chosen
-  made.abstract = state.abstract_params(made.eagle, settings, frozen, mesh=made.mesh)
+  made.abstract = state.abstract_params(made.eagle, mixed, frozen, mesh=made.mesh)
   for what, file in files.items():
     incoming.save(incoming.plan(file, what, made.experiment), str(tmp_path / what))
   ours = [str(tmp_path / what) for what in files]

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from eagle_jax import checkpoint
+from eagle_jax import checkpoint, config
 from eagle_jax.errors import EagleError
 from eagle_jax.model import eagle as eagle_lib
 from eagle_jax.train import loop, metrics, prepared, state
@@ -89,3 +89,17 @@ def test_a_full_disk_costs_what_is_said_of_sources_and_no_run(tmp_path, dataset,
   prepared.note_sources(ready, 4, [{"licence": "CC0"}])
   [row] = metrics.read(str(tmp_path), prepared.SOURCES_FILE)
   assert row == {"step": 2, "sources": [{"licence": "CC0"}]}
+
+
+def test_a_run_goes_on_with_another_layout_and_other_things_kept(tmp_path, dataset):
+  chosen = experiment(dataset(5), optimizer=config.Optimizer(accumulate=2))
+  prepared.prepare(chosen, str(tmp_path), num_records=5)
+  changed = dataclasses.replace(
+    chosen,
+    mesh=config.Mesh(whole=("vision/.*",)),
+    model=dataclasses.replace(chosen.model, remat="names"),
+    optimizer=dataclasses.replace(chosen.optimizer, gather_once=True),
+  )
+  ready = prepared.prepare(changed, str(tmp_path), num_records=5)
+  kernel = ready.abstract["vision/clip/blocks/mlp/fc1/kernel"]
+  assert kernel.sharding.is_fully_replicated
