@@ -8,7 +8,7 @@ import json
 import pathlib
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -35,13 +35,36 @@ class Resumable(Protocol):
     """Goes to a position that `get_state` returned."""
 
 
-def _position_file() -> str:
-  """Returns the name of the file that holds this process's position in its data."""
-  return f"process_{jax.process_index()}-of-{jax.process_count()}.json"
+class Stream(Resumable, Protocol):
+  """A stream that also goes on where other processes, more or fewer, have stopped."""
+
+  def adopt(self, states: Sequence[Any]) -> None:
+    """Goes on from the positions of all processes of that run, in their order."""
+
+
+def _position_file(index: int | None = None, count: int | None = None) -> str:
+  """Returns the name of the file that holds a process's position in its data, by default mine."""
+  mine = (jax.process_index(), jax.process_count())
+  index, count = mine if index is None or count is None else (index, count)
+  return f"process_{index}-of-{count}.json"
+
+
+def _positions(folder: pathlib.Path) -> list[Any]:
+  """Returns the positions of all processes that saved, in their order.
+
+  Raises:
+    EagleError: if the position of one is missing.
+  """
+  have = sorted(path.name for path in folder.glob("process_*.json"))
+  count = max(1, len(have))
+  wanted = [_position_file(n, count) for n in range(count)]
+  if missing := [name for name in wanted if name not in have]:
+    raise EagleError(f"{folder} has no {missing[0]}, only {', '.join(have) or 'nothing'}")
+  return [json.loads((folder / name).read_text()) for name in wanted]
 
 
 class _DataState:
-  """Saves the position of this process's batch stream; Orbax calls save and load."""
+  """Saves the position of this process's batch stream; Orbax calls save."""
 
   def __init__(self, stream: Resumable):
     self._stream = stream
@@ -58,13 +81,8 @@ class _DataState:
     return write()
 
   async def load(self, directory: Any) -> Awaitable[None]:
-    """Reads the position back into the stream."""
-
-    async def read() -> None:
-      """Runs in the background; Orbax waits for it."""
-      self._stream.set_state(json.loads((epath.Path(directory) / _position_file()).read_text()))
-
-    return read()
+    """Orbax wants it to be there, and would hide an error of the stream: `restore` reads itself."""
+    raise NotImplementedError
 
 
 class Checkpoints:
@@ -236,7 +254,7 @@ class Checkpoints:
     return told
 
   def restore(
-    self, step: int, *, params: Mapping[str, Any], optimizer: Any, data: Resumable
+    self, step: int, *, params: Mapping[str, Any], optimizer: Any, data: Stream
   ) -> tuple[dict[str, jax.Array], Any]:
     """Returns (params, optimizer) of `step` and moves `data` to its position.
 
@@ -247,20 +265,15 @@ class Checkpoints:
       data: the batch stream to move.
 
     Raises:
-      EagleError: if it was saved by another number of processes.
+      EagleError: if `data` cannot go on from there, as after other processes.
     """
     positions = self._folder / str(step) / "data"
-    if not (positions / _position_file()).exists():
-      have = ", ".join(sorted(path.name for path in positions.iterdir()))
-      raise EagleError(
-        f"{positions} has no {_position_file()}, only {have}: a run goes on with as many "
-        "processes as it had"
-      )
-    abstract = {
-      "params": traverse_util.unflatten_dict(dict(params), sep="/"),
-      "optimizer": optimizer,
-      "data": _DataState(data),
-    }
+    if (mine := positions / _position_file()).exists():
+      data.set_state(json.loads(mine.read_text()))
+    else:
+      data.adopt(_positions(positions))
+    nested = traverse_util.unflatten_dict(dict(params), sep="/")
+    abstract = {"params": nested, "optimizer": optimizer}
     loaded = ocp.load_checkpointables(self._folder / str(step), abstract)
     return traverse_util.flatten_dict(loaded["params"], sep="/"), loaded["optimizer"]
 

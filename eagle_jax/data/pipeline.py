@@ -10,11 +10,11 @@ batches are planned it is two.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from eagle_jax import config
-from eagle_jax.data import batch, canvas, image, mixture, order, planned, tokenize
+from eagle_jax.data import batch, canvas, dealing, image, mixture, order, planned, tokenize
 from eagle_jax.data.batch import HostBatch
 from eagle_jax.data.loader import Elements, Loader
 from eagle_jax.data.mixture import Mixture
@@ -50,9 +50,9 @@ class BatchIterator(Iterator[HostBatch]):
     bad: the unusable ones met so far, by this process.
   """
 
-  def __init__(self, maker: Maker, *, found: Mixture, bad: BadRecords):
+  def __init__(self, maker: Maker, dealt: dealing.Dealing, *, found: Mixture, bad: BadRecords):
     """Starts before the first batch."""
-    self._maker, self._found = maker, found
+    self._maker, self._dealt, self._found = maker, dealt, found
     self.num_records = found.epoch
     self.sources = found.describe()
     self.bad = bad
@@ -75,11 +75,23 @@ class BatchIterator(Iterator[HostBatch]):
 
   def get_state(self) -> dict[str, Any]:
     """Returns the position as JSON-able data, without what was read ahead."""
-    return self._maker.get_state()
+    return self._dealt.told(self._maker.get_state())
 
   def set_state(self, state: dict[str, Any]) -> None:
-    """Goes to a position that `get_state` returned, of any iterator over the same data."""
-    self._maker.set_state(state)
+    """Goes to a position that `get_state` returned, of any iterator over the same data.
+
+    Raises:
+      EagleError: if that had another number of processes, and other batches would follow.
+    """
+    self._maker.set_state(self._dealt.here(state))
+
+  def adopt(self, states: Sequence[dict[str, Any]]) -> None:
+    """Goes to where a run of another number of processes stood; `states` are those of all.
+
+    Raises:
+      EagleError: if other batches would follow than there.
+    """
+    self._maker.set_state(self._dealt.adopted(states))
 
   def close(self) -> None:
     """Ends reading ahead; the next batch starts it again."""
@@ -141,8 +153,8 @@ def make_iterator(
     seed: of the order of records; every epoch has another order.
     image_size: pixels per side of the batch's pictures.
     tokens_per_image: N, positions a picture takes in its row.
-    process_index: this process, from 0.
-    process_count: processes that share each step's rows.
+    process_index: of the share of each step's rows that this process reads, from 0.
+    process_count: shares; usually each process has one of its own.
 
   Raises:
     EagleError: if a file is not there, too many records are unusable, the template needs
@@ -179,7 +191,8 @@ def make_iterator(
     )
   if plan is not None:
     make = loader.sample
-  if data.pack or not data.lengths:  # else each process sees them all
+  dealt = dealing.dealing(data, epoch=found.epoch, batch_size=batch_size, readers=process_count)
+  if not dealt.shared:
     numbers = numbers[process_index::process_count]
   ahead = plan.window if plan else 2 * rows
   elements = Elements(numbers.map(make), workers=data.workers, ahead=ahead, bad=bad)
@@ -193,4 +206,4 @@ def make_iterator(
     if plan
     else PlainBatches(elements, data, collate=collate, rows=rows)
   )
-  return BatchIterator(maker, found=found, bad=bad)
+  return BatchIterator(maker, dealt, found=found, bad=bad)

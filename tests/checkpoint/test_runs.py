@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import multiprocessing
 import os
 import random
@@ -216,11 +217,30 @@ def test_a_checkpoint_of_an_older_version_is_read_with_a_note(tmp_path, capsys):
   holds(tmp_path, 5)
 
 
-def test_another_number_of_processes_is_refused(run):
+def test_what_the_stream_says_of_its_position_is_heard(run, monkeypatch):
+  def refuse(self, state):
+    raise EagleError(f"nothing lies behind {state}")
+
+  monkeypatch.setattr(saver.Stream, "set_state", refuse)
+  with pytest.raises(EagleError, match=r"nothing lies behind \{'position': 2\}"):
+    holds(run, 2)
+
+
+def test_the_stream_hears_where_other_processes_stood(run, monkeypatch):
+  """Which decides whether it can go on from there."""
   data = run / "checkpoints" / "2" / "data"
   (data / "process_0-of-1.json").rename(data / "process_0-of-2.json")
-  with pytest.raises(EagleError, match=r"only process_0-of-2\.json: .* as many processes"):
+  with pytest.raises(EagleError, match=r"no process_0-of-1\.json, only process_0-of-2\.json"):
     holds(run, 2)
+  for n in range(11):
+    (data / f"process_{n}-of-11.json").write_text(json.dumps({"position": n}))
+  (data / "process_0-of-2.json").unlink()
+  heard = []
+  monkeypatch.setattr(saver.Stream, "adopt", lambda self, states: heard.extend(states))
+  wanted = saver.state(2)
+  got = opened(run).restore(2, data=saver.Stream(), **jax.tree.map(abstract, wanted))
+  assert heard == [{"position": n} for n in range(11)]
+  jax.tree.map(np.testing.assert_array_equal, got, tuple(wanted.values()))
 
 
 @loud

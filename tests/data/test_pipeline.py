@@ -177,7 +177,7 @@ def test_a_mixture_is_the_same_for_any_number_of_workers_and_batches_ahead(datas
     for a, b in zip(take(got, 3), want, strict=False):
       equal(a, b)
     state = json.loads(json.dumps(got.get_state()))
-    assert state == {"position": 6}
+    assert state == {"position": 6, "readers": 1}
     got.close()
     got.set_state(state)
     for a, b in zip(take(got, 3), want[3:], strict=True):

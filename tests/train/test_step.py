@@ -1,6 +1,8 @@
 """One step: its loss by definition, what it leaves alone, what it costs, where it runs."""
 
+import dataclasses
 import functools
+import math
 
 import jax
 import numpy as np
@@ -12,10 +14,12 @@ from eagle_jax import config
 from eagle_jax.data import batch as batch_lib
 from eagle_jax.data import pack
 from eagle_jax.model import eagle as eagle_lib
+from eagle_jax.sharding.axes import AXES
 from eagle_jax.sharding.mesh import make_mesh, place_batch
 from eagle_jax.train import accumulate, step
 from eagle_jax.train.state import nested
 from eagle_jax.types import PLACEHOLDER
+from tests.train.conftest import MODEL, Small, rows_of
 
 AGREEMENT = 1e-5
 """Relative difference that summing in another order may make in float32."""
@@ -216,3 +220,51 @@ def test_every_mesh_gives_the_losses_of_one_device(small):
   for name in ("mixed", "fsdp"):
     np.testing.assert_allclose(losses[name], losses["one"], rtol=AGREEMENT, err_msg=name)
   assert losses["one"][2] < losses["one"][0]
+
+
+@pytest.fixture(scope="module")
+def updated():
+  """Returns a function: a mesh's sides, rows → what one update measured, and all it changed."""
+  # With so large an eps an update is as smooth as its gradient; with Adam's own it is the sign
+  # of what is nothing but rounding, as the gradient of a key's bias.
+  smooth = config.Optimizer(peak_lr=1.0, warmup_fraction=0.0, eps=1.0)
+  model = dataclasses.replace(MODEL, experts=("clip@demo",), language="tiny")
+
+  @functools.cache
+  def update(sides, rows):
+    sizes = config.Mesh(**dict(zip(AXES, sides, strict=True)))
+    mesh = make_mesh(sizes, jax.devices()[: math.prod(sides)])
+    made = Small(mesh=mesh, model=model, optimizer=smooth)
+    current = made.fresh()
+    before = jax.device_get(current.params())
+    after, measured = made.run(current, place_batch(rows_of(rows, ids=97), mesh))
+    found = {path: array - before[path] for path, array in jax.device_get(after.params()).items()}
+    return [float(measured[name]) for name in ("loss", "grad_norm")], found
+
+  return update
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("sides", "rows"),
+  [
+    ((2, 2, 1, 1), 8),
+    ((1, 1, 2, 2), 8),
+    ((1, 4, 2, 1), 8),
+    ((4, 2, 1, 1), 8),
+    ((8, 1, 1, 1), 8),
+    ((1, 8, 1, 1), 8),
+    ((1, 1, 8, 1), 8),
+    ((1, 1, 1, 8), 8),
+    ((1, 2, 1, 4), 8),
+    ((2, 2, 1, 2), 8),
+    ((2, 1, 2, 2), 2),  # fewer rows than devices
+    ((1, 1, 4, 2), 1),
+  ],
+)
+def test_every_mesh_makes_the_update_of_one_device(updated, sides, rows):
+  (want, wanted), (got, made) = updated((1, 1, 1, 1), rows), updated(sides, rows)
+  np.testing.assert_allclose(got, want, rtol=AGREEMENT)
+  difference = optax.tree.norm(jax.tree.map(np.subtract, made, wanted))
+  assert 0 < optax.tree.norm(wanted) < np.inf
+  assert difference <= AGREEMENT * optax.tree.norm(wanted)
