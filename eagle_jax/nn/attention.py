@@ -7,6 +7,7 @@ of each backend take, so that choosing one is a matter of this file alone.
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -47,13 +48,61 @@ def attend(
   Raises:
     EagleError: if K does not divide H.
   """
-  batch, length, num_heads, head_dim = query.shape
-  num_kv_heads = key.shape[2]
+  num_heads, num_kv_heads = query.shape[2], key.shape[2]
   if num_heads % num_kv_heads:
     raise EagleError(
       f"attention: key/value heads must divide query heads, they are {num_kv_heads} and {num_heads}"
     )
   query, key, value = name(query, "query"), name(key, "key"), name(value, "value")
+  return name(_mix(query, key, value, scale=scale, bias=bias, mask=mask), "mixed")
+
+
+def attend_in_parts(
+  query: Float[Array, "B T H d"],
+  key: Float[Array, "B S H d"],
+  value: Float[Array, "B S H d"],
+  *,
+  scale: float,
+  bias: Callable[[Array, Array], Float[Array, "B H t S"]],
+  operands: Float[Array, "parts ..."],
+) -> Float[Array, "B T H d"]:
+  """Attends as `attend` does, for one part of the queries after another.
+
+  The scores of one part alone, [B, H, t, S] with t = T / parts, lie in memory at a time,
+  unless a gradient is to be taken.
+
+  Args:
+    query: T query tokens.
+    key: S key tokens.
+    value: what is averaged.
+    scale: factor of the products before bias and softmax.
+    bias: gives what is added to the scaled products of a part [B, t, H, d] of the queries.
+    operands: what `bias` is given beside each part; the number of parts divides T.
+  """
+  batch, _, heads, head_dim = query.shape
+  query, key, value = name(query, "query"), name(key, "key"), name(value, "value")
+  cut = query.reshape(batch, operands.shape[0], -1, heads, head_dim).swapaxes(0, 1)
+
+  def one(part: tuple[Array, Array]) -> Float[Array, "B t H d"]:
+    """What some of the queries see."""
+    return _mix(part[0], key, value, scale=scale, bias=bias(*part), mask=None)
+
+  out = jax.lax.map(one, (cut, operands))  # [parts, B, t, H, d]
+  return name(out.swapaxes(0, 1).reshape(query.shape), "mixed")
+
+
+def _mix(
+  query: Float[Array, "B T H d"],
+  key: Float[Array, "B S K d"],
+  value: Float[Array, "B S K d"],
+  *,
+  scale: float,
+  bias: Float[Array, "#B #H #T #S"] | None,
+  mask: Bool[Array, "#B #H #T #S"] | None,
+) -> Float[Array, "B T H d"]:
+  """Attention itself, arguments as for `attend`."""
+  batch, length, _, head_dim = query.shape
+  num_kv_heads = key.shape[2]
   grouped = query.reshape(batch, length, num_kv_heads, -1, head_dim)  # [B, T, K, G, d]
   scores = scale * jnp.einsum(
     "btkgd,bskd->bkgts", grouped, key, preferred_element_type=jnp.float32
@@ -66,7 +115,7 @@ def attend(
     )
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   out = jnp.einsum("bkgts,bskd->btkgd", weights, value)  # [B, T, K, G, d]
-  return name(out.reshape(query.shape), "mixed")
+  return out.reshape(query.shape)
 
 
 def _per_group(array: Array, num_kv_heads: int, shape: tuple[int, ...]) -> Array:

@@ -102,7 +102,9 @@ def _kept(stage: Stage, model: config.Model, *, times: int, vocab: int) -> Kept:
   scans = [
     _bytes(*one.outvars[one.params["num_carry"] :]) // one.params["length"]
     for one in _equations(found, ("scan",))
-    if not any(_equations(one.params["jaxpr"].jaxpr, ("scan",)))  # those are of whole units
+    if not any(  # those are of whole units; loops within a block carry nothing
+      inner.params["num_carry"] for inner in _equations(one.params["jaxpr"].jaxpr, ("scan",))
+    )
   ]
   touched = [_bytes(*one.invars, *one.outvars) for one in _equations(found, PRODUCTS)]
   size = _bytes(*scores)

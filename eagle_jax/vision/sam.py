@@ -16,7 +16,7 @@ import typing
 import flax.linen as nn
 import jax.numpy as jnp
 
-from eagle_jax.nn.attention import attend
+from eagle_jax.nn.attention import attend, attend_in_parts
 from eagle_jax.nn.layers import LayerNorm, Mlp, PatchEmbed, gelu
 from eagle_jax.nn.layout import Layout
 from eagle_jax.nn.resize import pixel_unshuffle
@@ -42,6 +42,7 @@ class SamSize:
   num_heads: int
   kinds: tuple[str, ...]  # of every block: "window" or "global"
   window: int  # cells per side
+  rows_at_once: int  # of the grid, whose queries attend at a time; divides `cells`
   neck_width: int  # channels after the neck, before folding
 
   @property
@@ -78,6 +79,7 @@ SIZES: dict[str, SamSize] = {
     num_heads=16,
     kinds=((WINDOW,) * 5 + (GLOBAL,)) * 4,
     window=14,
+    rows_at_once=8,  # of 64: 1/8 of the scores, which are 1 GiB a picture in float32
     neck_width=256,
   ),
   # The small golden files; the window of 3 does not divide the grid of 8.
@@ -88,6 +90,7 @@ SIZES: dict[str, SamSize] = {
     num_heads=4,
     kinds=(WINDOW, GLOBAL) * 2,
     window=3,
+    rows_at_once=4,
     neck_width=8,
   ),
   "demo": SamSize(
@@ -97,37 +100,47 @@ SIZES: dict[str, SamSize] = {
     num_heads=2,
     kinds=(WINDOW, GLOBAL),
     window=3,
+    rows_at_once=8,
     neck_width=16,
   ),
 }
 
 
+def by_distance(vectors: Float[Array, "R d"]) -> Float[Array, "side side d"]:
+  """Looks up the vector of the distance of every query from every key.
+
+  Args:
+    vectors: of the distances 1 - side … side - 1, R = 2·side - 1.
+  """
+  side = (vectors.shape[0] + 1) // 2
+  cells = jnp.arange(side)
+  return vectors[cells[:, None] - cells[None] + side - 1]
+
+
 def relative_bias(
-  query: Float[Array, "M T H d"], rows: Float[Array, "R d"], columns: Float[Array, "R d"]
-) -> Float32[Array, "M H T T"]:
-  """Scores every pair of cells by the distance of their rows plus that of their columns.
+  query: Float[Array, "M T H d"],
+  rows: Float[Array, "r side d"],
+  columns: Float[Array, "side side d"],
+) -> Float32[Array, "M H T S"]:
+  """Scores pairs of cells by the distance of their rows plus that of their columns.
 
   Each query, not scaled by 1/√d, is multiplied with one vector per distance.
 
   Source: SAM, image_encoder.py, add_decomposed_rel_pos; first in MViTv2.
 
   Args:
-    query: queries of square windows of T = side² cells, row-major.
-    rows: vectors of the row distances 1 - side … side - 1, R = 2·side - 1.
-    columns: the same for columns.
+    query: the queries of r rows of square windows of S = side² cells, row-major, T = r·side.
+    rows: the vectors of these rows' distances from all rows.
+    columns: those of all columns from each other.
   """
-  side = (rows.shape[0] + 1) // 2
   count, _, heads, head_dim = query.shape
-  cells = jnp.arange(side)
-  distance = cells[:, None] - cells[None] + side - 1  # [side, side], of query and key
-  grid = query.reshape(count, side, side, heads, head_dim)
+  some, side = rows.shape[:2]
+  grid = query.reshape(count, some, side, heads, head_dim)
   # y and x are the query's row and column, v and u the key's.
-  by_row = jnp.einsum("myxhd,yvd->mhyxv", grid, rows[distance], preferred_element_type=jnp.float32)
-  by_column = jnp.einsum(
-    "myxhd,xud->mhyxu", grid, columns[distance], preferred_element_type=jnp.float32
-  )
-  bias = by_row[..., :, None] + by_column[..., None, :]  # [M, H, side, side, side, side]
-  return bias.reshape(count, heads, side**2, side**2)
+  by_row = jnp.einsum("myxhd,yvd->mhyxv", grid, rows, preferred_element_type=jnp.float32)
+  by_column = jnp.einsum("myxhd,xud->mhyxu", grid, columns, preferred_element_type=jnp.float32)
+  bias = by_row[..., :, None] + by_column[..., None, :]  # [M, H, r, side, side, side]
+  return bias.reshape(count, heads, some * side, side**2)
 
 
 class Qkv(nn.Module):
@@ -173,11 +186,22 @@ class Attention(nn.Module):
     qkv = qkv.reshape(x.shape[0], side**2, 3, size.num_heads, size.head_dim)
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # each [M, T, H, d]
     rows, columns = (
-      self.param(name, nn.initializers.zeros, (2 * side - 1, size.head_dim)).astype(self.dtype)
+      by_distance(
+        self.param(name, nn.initializers.zeros, (2 * side - 1, size.head_dim)).astype(self.dtype)
+      )
       for name in ("relative_row_positions", "relative_column_positions")
     )
-    bias = relative_bias(query, rows, columns)  # [M, H, T, T]
-    mixed = attend(query, key, value, scale=size.head_dim**-0.5, bias=bias)
+    scale = size.head_dim**-0.5
+    if side == size.cells:
+      mixed = attend_in_parts(
+        *(query, key, value),
+        scale=scale,
+        bias=lambda part, at: relative_bias(part, at, columns),  # [M, H, t, T]
+        operands=rows.reshape(-1, size.rows_at_once, side, size.head_dim),
+      )
+    else:
+      bias = relative_bias(query, rows, columns)  # [M, H, T, T]
+      mixed = attend(query, key, value, scale=scale, bias=bias)
     return nn.Dense(size.width, dtype=self.dtype, name="out")(mixed.reshape(x.shape))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eagle_jax.errors import EagleError
-from eagle_jax.nn.attention import SelfAttention, attend
+from eagle_jax.nn.attention import SelfAttention, attend, attend_in_parts
 
 jitted = jax.jit(functools.partial(attend, scale=1.0))
 
@@ -39,6 +39,20 @@ def test_query_heads_share_key_heads_in_order(heads, kv_heads):
   expected = by_hand(q, k, v, scale=0.4)
   out = jitted(0.4 * q, k, v)
   np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_the_queries_see_what_all_of_them_see(parts):
+  q, k, v = inputs(queries=4)
+  vectors = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)), jnp.float32)  # [T, S]
+  out = attend_in_parts(
+    *(q, k, v),
+    scale=0.4,
+    bias=lambda part, some: jnp.einsum("bthd,ts->bhts", part, some),
+    operands=vectors.reshape(parts, -1, 5),
+  )
+  bias = np.einsum("bthd,ts->bhts", q, vectors)
+  np.testing.assert_allclose(out, by_hand(q, k, v, scale=0.4, bias=bias), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (2, 1, 3, 5), (1, 6, 3, 5)])

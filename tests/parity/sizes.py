@@ -61,6 +61,7 @@ def sam(config: Config, image_size: int) -> SamSize:
     num_heads=config["num_attention_heads"],
     kinds=kinds(depth, chosen, inside="global", outside="window"),
     window=config["window_size"],
+    rows_at_once=4,
     neck_width=config["output_channels"],
   )
 

@@ -9,12 +9,21 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from eagle_jax.plan import collectives, hlo
 from eagle_jax.vision import sam
-from eagle_jax.vision.sam import SIZES, Block, Sam, SamSize, relative_bias
+from eagle_jax.vision.sam import SIZES, Block, Sam, SamSize, by_distance, relative_bias
 
 W, G = "window", "global"
 
 
-BASE = SamSize(image_size=8, patch=2, width=8, num_heads=2, kinds=(W,), window=2, neck_width=3)
+BASE = SamSize(
+  image_size=8,
+  patch=2,
+  width=8,
+  num_heads=2,
+  kinds=(W,),
+  window=2,
+  rows_at_once=2,
+  neck_width=3,
+)
 
 
 def small(**changes):
@@ -103,12 +112,40 @@ def test_relative_bias_scores_row_and_column_distance_of_every_pair():
   side, heads, head_dim = 3, 2, 4
   query = random(2, side**2, heads, head_dim)
   rows, columns = (random(2 * side - 1, head_dim, seed=n) for n in (1, 2))
-  bias = np.asarray(jax.jit(relative_bias)(query, rows, columns))
+  bias = np.asarray(relative_bias(query, by_distance(rows), by_distance(columns)))
   q, r, c = (np.asarray(a) for a in (query, rows, columns))
   for y, x, v, u in np.ndindex(side, side, side, side):
     vector = r[y - v + side - 1] + c[x - u + side - 1]
     expected = q[:, y * side + x] @ vector  # [2, heads]
     np.testing.assert_allclose(bias[:, :, y * side + x, v * side + u], expected, atol=1e-5)
+
+
+def test_rows_attend_one_after_another_as_they_do_at_once():
+  _, params, x = block(G, small())
+
+  def loss(params, rows_at_once):
+    """Sums what a block gives, each cell with a weight of its own."""
+    attention = Block(G, small(rows_at_once=rows_at_once), jnp.float32)
+    out, _ = attention.apply({"params": params}, x, None)
+    return jnp.sum(out * random(*out.shape, seed=3)), out
+
+  grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+  (expected, out), *others = (grad(params, n) for n in (4, 2, 1))
+  for found, other in others:
+    np.testing.assert_allclose(other, out, rtol=1e-5, atol=1e-5)
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected
+    )
+
+
+def test_scores_of_a_few_rows_lie_in_memory_at_a_time():
+  size = small(image_size=64, rows_at_once=2)  # 32 cells a side
+  module = Block(G, size, jnp.float32)
+  x = jax.ShapeDtypeStruct((1, size.cells, size.cells, size.width), jnp.float32)
+  params = jax.eval_shape(module.init, jax.random.key(0), x, None)["params"]
+  compiled = jax.jit(lambda params, x: module.apply({"params": params}, x, None)[0])
+  held = compiled.lower(params, x).compile().memory_analysis().temp_size_in_bytes
+  assert held < size.num_heads * size.cells**4 * 4 / 2  # of the scores of all rows
 
 
 def test_padded_cells_take_part_with_their_biases_and_places():
