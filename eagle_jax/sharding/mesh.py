@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.mesh_utils import create_hybrid_device_mesh
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from eagle_jax import config
@@ -40,12 +40,16 @@ def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -
   shape = tuple(axes.sizes(sizes, len(devices)).values())
   kinds = (AxisType.Auto,) * len(AXES)
   slices = len({getattr(device, "slice_index", None) for device in devices})
-  if slices == 1:
-    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
   data, *rest = shape
   if data % slices:
     raise EagleError(f"mesh.data must be a multiple of the slices: {data} and {slices} slices")
-  grid = create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1, 1), devices)
+  # An axis of 2 or 32 takes part of a side of a torus of 4 x 4 x 4.
+  if slices == 1:
+    grid = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  else:
+    grid = create_hybrid_device_mesh(
+      (data // slices, *rest), (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+    )
   return jax.sharding.Mesh(grid, AXES, axis_types=kinds)
 
 

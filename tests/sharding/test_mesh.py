@@ -78,6 +78,30 @@ def test_slices_follow_each_other_along_data_and_must_divide_it():
     meshes.make_mesh(config.Mesh(data=1, fsdp=8), devices)
 
 
+class Chip:
+  """A chip of a torus of 4 x 4 x 4, four to a process, as a TPU's names itself."""
+
+  platform, device_kind, core_on_chip, slice_index = "tpu", "TPU v4", 0, 0
+
+  def __init__(self, number):
+    self.id, self.coords = number, (number % 4, number // 4 % 4, number // 16)
+    x, y, z = self.coords
+    self.process_index = x // 2 + 2 * (y // 2) + 4 * z
+
+
+@pytest.mark.parametrize("sizes", [(1, 64, 1), (2, 32, 1), (1, 32, 2), (4, 8, 2), (1, 8, 8)])
+def test_an_axis_may_take_part_of_a_side_of_a_torus(monkeypatch, sizes):
+  data, fsdp, tensor = sizes
+  monkeypatch.setattr(jax, "process_index", lambda: 0)
+  chips = [Chip(number) for number in range(64)]
+  mesh = meshes.make_mesh(config.Mesh(data=data, fsdp=fsdp, tensor=tensor), chips)
+  assert mesh.devices.shape == (*sizes, 1)
+  assert {chip.id for chip in mesh.devices.flat} == set(range(64))
+  share, count = meshes.readers(mesh)
+  assert share == 0
+  assert data * fsdp % count == 0
+
+
 class Device:
   """A device of one of several processes, of four each."""
 
