@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -34,7 +34,23 @@ from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("prealign", "pretrain", "finetune")
+STAGES: Mapping[str, tuple[str, Mapping[str, object]]] = {
+  "prealign": ("prealign,expert=clip", {}),
+  "pretrain": ("pretrain", {"model.experts": "clip@demo"}),
+  "finetune": ("finetune", {"model.experts": "clip@demo"}),
+  "packed": (
+    "finetune",
+    {
+      "model.experts": "clip@demo",
+      "data.pack": True,
+      "data.share": 2,
+      "data.max_images": 1,
+      "data.pack_images": 3,
+      "data.workers": 2,
+    },
+  ),
+}
+"""What --stages names: argument of the recipe, and fields. The last is packed by two workers."""
 STEPS, EVERY, RECORDS = 24, 3, 11
 STOPPED = 42
 """Exit code of a run that was asked to stop and has saved."""
@@ -93,6 +109,7 @@ def write_data(folder: Path) -> dict[str, str]:
 
 def command(stage: str, workdir: Path, data: dict[str, str]) -> list[str]:
   """Returns the command line of a stage on eight emulated devices."""
+  argument, more = STAGES[stage]
   fields = {
     "steps": STEPS,
     "log_every": 1,
@@ -105,10 +122,8 @@ def command(stage: str, workdir: Path, data: dict[str, str]) -> list[str]:
     "data.aspect": "pad",
     "init_missing": True,
     **data,
+    **more,
   }
-  if stage != "prealign":
-    fields["model.experts"] = "clip@demo"
-  argument = "prealign,expert=clip" if stage == "prealign" else stage
   return [
     *(sys.executable, "-m", "eagle_jax", "train", f"--config=debug:{argument}"),
     *(f"--workdir={workdir}", "--devices=8"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from eagle_jax import config
 from eagle_jax.plan import purpose
+from eagle_jax.plan.cells import summed_whole
 from eagle_jax.plan.collectives import per_axis
 from eagle_jax.plan.compiled import Facts
 from eagle_jax.plan.forecast import Forecast
@@ -46,12 +47,19 @@ def advice(
         f"along {axis} {sent / 1e9:.3g} GB are sent where {least / 1e9:.3g} would do; "
         "the largest exchanges are listed above"
       )
+  if summed_whole(experiment, wanted, fsdp=facts.mesh["fsdp"]) and not facts.refused:
+    held, room = facts.memory["peak"] + _state(facts), wanted.chip.memory
+    if held < room:
+      yield (
+        f"gradients are summed whole along fsdp={facts.mesh['fsdp']}: --config.mesh.data="
+        f"{2 * wanted.count} lets the compiler scatter them, for {_gib(held)} of {_gib(room)}"
+      )
 
 
 def _to_fit(experiment: config.Experiment, wanted: Slice, facts: Facts) -> Iterator[str]:
   """Yields what makes a program smaller: less state first, then fewer activations."""
   room, mesh = wanted.chip.memory, facts.mesh
-  state = sum(size for part, size in facts.held.items() if part != "batch")
+  state = _state(facts)
   saved, work = (facts.passing[part] for part in ("saved activations", "work of a block"))
   if mesh["data"] > wanted.count:
     apart = mesh["data"] // wanted.count
@@ -95,6 +103,11 @@ def _fewer_rows(experiment: config.Experiment, facts: Facts, passing: int) -> It
       f"--config.mesh.tensor={2 * mesh['tensor']} divides what each device computes of a row, "
       f"{_gib(passing)}: it has {rows // accumulate} at a time"
     )
+
+
+def _state(facts: Facts) -> int:
+  """Bytes of parameters and optimizer on a device."""
+  return sum(size for part, size in facts.held.items() if part != "batch")
 
 
 def _gib(size: float) -> str:

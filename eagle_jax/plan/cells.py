@@ -10,6 +10,7 @@ from eagle_jax import config
 from eagle_jax.errors import EagleError
 from eagle_jax.plan import slices
 from eagle_jax.registry import nearest
+from eagle_jax.train import stages
 
 LANGUAGES = ("vicuna_7b", "vicuna_13b", "llama3_8b", "yi_34b")
 SLICES = ("v4-128", "v5e-256", "v5p-128", "v6e-256")
@@ -17,6 +18,9 @@ STAGES = ("pretrain", "finetune")
 EXPERTS = ("clip", "convnext", "sam", "eva02", "pix2struct")
 ALONE = "v5p-128"
 """The slice of what is planned for one slice only."""
+SUMMED = 64
+"""Chips along `fsdp` from which on the compiler sums gradients whole, where these are all there
+are; along half of a slice it scatters them. Measured: docs/plan.md, "What plans have shown"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,8 @@ def placed(experiment: config.Experiment, wanted: slices.Slice) -> config.Experi
   """Returns an experiment with a mesh for a slice: the smallest `tensor` that deals rows out.
 
   Rows, or groups of rows that share image slots, must be a multiple of data × fsdp; slices lie
-  along `data`. A mesh that the recipe sets itself stays.
+  along `data`, and so do the halves of a slice where `summed_whole`. A mesh that the recipe sets
+  itself stays.
 
   Raises:
     EagleError: if no mesh deals the rows out.
@@ -93,4 +98,15 @@ def placed(experiment: config.Experiment, wanted: slices.Slice) -> config.Experi
         f"no mesh deals {groups} rows out evenly over {wanted.chips} chips: change batch_size "
         "or the slice"
       )
-  return dataclasses.replace(experiment, mesh=config.Mesh(data=wanted.count, tensor=tensor))
+  mesh = config.Mesh(data=wanted.count, tensor=tensor)
+  fsdp = wanted.chips // (wanted.count * tensor)
+  if summed_whole(experiment, wanted, fsdp=fsdp):
+    mesh = dataclasses.replace(mesh, data=2 * wanted.count)
+  return dataclasses.replace(experiment, mesh=mesh)
+
+
+def summed_whole(experiment: config.Experiment, wanted: slices.Slice, *, fsdp: int) -> bool:
+  """Whether the language model is trained along an `fsdp` whose gradients are not scattered."""
+  chosen = stages.treatments(experiment, ["language/norm/scale"])
+  trained = any(one.trained for one in chosen.values())
+  return trained and fsdp == wanted.chips // wanted.count >= SUMMED

@@ -52,3 +52,22 @@ def test_what_does_not_fit_is_given_more_devices_for_its_state():
 def test_gathers_that_wait_are_advised_against():
   (told,) = advice(sent=(cases.exchange(asynchronous=False),))
   assert told == "products hide 0% of the gathers in loops, less than 90%"
+
+
+def test_gradients_that_are_summed_whole_are_advised_against_where_there_is_room():
+  wanted = slices.parse("v5p-128")
+  mesh = {"data": 1, "fsdp": 64, "tensor": 1, "sequence": 1}
+  facts = cases.facts(mesh=mesh)
+  (told,) = advice_lib.advice(
+    EXPERIMENT, wanted, facts, found=forecast.forecast(EXPERIMENT, wanted, facts)
+  )
+  assert told.startswith("gradients are summed whole along fsdp=64: --config.mesh.data=2 lets")
+  assert told.endswith("for 7.45 GiB of 95.00 GiB")
+  for other in (
+    {"mesh": mesh | {"data": 2, "fsdp": 32}},
+    {"memory": facts.memory | {"peak": 94 * 2**30}},
+    {"mesh": mesh | {"fsdp": 32, "tensor": 2}},
+  ):
+    changed = dataclasses.replace(facts, **other)
+    found = forecast.forecast(EXPERIMENT, wanted, changed)
+    assert not list(advice_lib.advice(EXPERIMENT, wanted, changed, found=found)), other

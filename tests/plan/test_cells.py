@@ -28,16 +28,26 @@ def test_patterns_choose():
 @pytest.mark.parametrize(
   ("rows", "name", "count", "expected"),
   [
-    (128, "v5p-128", 1, config.Mesh(data=1, tensor=1)),
+    (128, "v5e-32", 1, config.Mesh(data=1, tensor=1)),
+    (128, "v5p-128", 1, config.Mesh(data=2, tensor=1)),
+    (128, "v5p-128", 2, config.Mesh(data=4, tensor=1)),
     (128, "v5e-256", 1, config.Mesh(data=1, tensor=2)),
     (96, "v5e-256", 1, config.Mesh(data=1, tensor=8)),
-    (128, "v5e-64", 2, config.Mesh(data=2, tensor=1)),
+    (128, "v5e-32", 2, config.Mesh(data=2, tensor=1)),
   ],
 )
 def test_tensor_is_the_smallest_that_deals_rows_out(rows, name, count, expected):
   wanted = slices.parse(name, count)
   experiment = cases.experiment("finetune", f"--config.batch_size={rows}")
   assert cells.placed(experiment, wanted).mesh == expected
+
+
+def test_halves_of_a_slice_are_groups_only_where_the_language_model_is_trained():
+  wanted = slices.parse("v5p-128")
+  frozen = cases.experiment("pretrain", "--config.batch_size=128")
+  assert cells.placed(frozen, wanted).mesh == config.Mesh(data=1, tensor=1)
+  unlocked = dataclasses.replace(frozen, unlock=("language/.*",))
+  assert cells.placed(unlocked, wanted).mesh == config.Mesh(data=2, tensor=1)
 
 
 def test_a_mesh_of_ones_own_stays_and_odd_rows_are_refused():
